@@ -1,0 +1,1 @@
+"""What every daemon here needs and no GPU is mentioned in: files, locks, watching, waking, looping, telling."""

@@ -1,0 +1,65 @@
+"""Who may import whom: the contracts in pyproject.toml, and what they cannot say."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+from tests.contract_files import REPOSITORY
+
+PRODUCT = ("state", "reconciler", "plugin")
+SIMULATOR = ("hack/sim/gpusim",)
+TESTING = {"conftest", "gpusim", "hack", "hypothesis", "pytest", "tests"}
+
+
+def modules_below(folders: tuple[str, ...]) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def imported_packages(module: Path) -> set[str]:
+    """The top-level names that a module imports anywhere in it; relative imports stay at home."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(), module)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def offenders(folders: tuple[str, ...], forbidden: set[str], but: str | None = None) -> list[str]:
+    """Modules that import something forbidden; those whose path begins with `but` may."""
+    paths = [(module.relative_to(REPOSITORY).as_posix(), module) for module in modules_below(folders)]
+    assert paths, f"no modules below {folders}"
+    return [
+        f"{path} imports {', '.join(sorted(imported))}"
+        for path, module in paths
+        if not (but and path.startswith(but)) and (imported := imported_packages(module) & forbidden)
+    ]
+
+
+def test_import_contracts_hold(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.syspath_prepend(str(REPOSITORY))  # the linter adds the current folder and leaves it there
+    status = lint_imports(config_filename="pyproject.toml", no_cache=True, no_logo=True)
+    if status != 0:
+        pytest.fail(capsys.readouterr().out, pytrace=False)
+
+
+def test_the_product_does_not_import_tests_or_hack() -> None:
+    assert offenders(PRODUCT, TESTING) == []
+
+
+def test_the_simulator_does_not_import_the_product() -> None:
+    assert offenders(SIMULATOR, {*PRODUCT, "tests"}) == []
+
+
+def test_only_the_kubernetes_edge_imports_the_kubernetes_client() -> None:
+    assert offenders(PRODUCT, {"kubernetes"}, but="reconciler/runtime/kube") == []
+
+
+def test_only_the_plugin_imports_grpc() -> None:
+    assert offenders(PRODUCT, {"grpc"}, but="plugin/") == []
