@@ -14,9 +14,10 @@ import msgspec
 API_VERSION = "gpu.dra.intel.com/v1alpha1"
 KIND = "GpuNodeState"
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Bytes = Annotated[int, msgspec.Meta(ge=1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
+ClaimUid = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 
 
 class Layout(Enum):
@@ -149,7 +150,7 @@ class RequestConfig(_Strict, frozen=True):
 class ClaimAllocation(_Strict, frozen=True):
     """What a ResourceClaim was allocated on this node. ``name`` is the claim's UID."""
 
-    name: Name
+    name: ClaimUid
     claim_namespace: str
     claim_name: str
     source: str

@@ -1,0 +1,365 @@
+"""The next steps for one GPU: from what is seen to what is demanded of it.
+
+A GPU is rebuilt in waves, one a pass, each judged by looking again: CDI specs of what goes away are removed,
+VFs turned off, quotas set, VFs turned on, drivers bound. Nothing that is in use is ever disturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from state.actions import Action, BindDriver, RemoveCdiSpec, ResetProvisioning, SetNumVfs, SetVfProfile
+from state.arbitration import Demand
+from state.ids import DeviceName, PciAddress, Slot
+from state.layouts import has_layout, has_quotas, is_provisioned
+from state.observed import (
+    DRM_DRIVERS,
+    VFIO_DRIVERS,
+    FunctionSeen,
+    PfSeen,
+    SriovSeen,
+    Unreadable,
+)
+from state.profiles import Profile, tile_quota
+from state.records import OwnedBinding, OwnedLayout
+from state.usage import LookFirst, Usage, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The last failures of one unit of work. ``undo_failed``: nothing more is tried before ``retry_at``."""
+
+    attempts: int
+    message: str
+    retry_at: datetime
+    undo_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuContext:
+    """What the steps of one GPU depend on besides the GPU itself.
+
+    ``layout`` and ``binding`` are its ownership records. ``stale_cdi`` are our spec files that name a device
+    of this GPU and are no longer wanted. ``idle_since`` is when its VFs were last wanted; None: just now.
+    """
+
+    boot_id: str
+    now: datetime
+    usage: Usage
+    kernel_drivers: frozenset[str]
+    failures: Mapping[str, Failure]
+    layout: OwnedLayout | None
+    binding: OwnedBinding | None
+    stale_cdi: tuple[str, ...] = ()
+    idle_since: datetime | None = None
+    linger: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuPlan:
+    """The next wave for one GPU.
+
+    ``blocked`` says why what is demanded can't be done now; ``look`` that somebody has to see who uses the GPU
+    before that can be said. ``layout`` and ``binding`` are the ownership records as they must stand before the
+    actions. ``lingering``: VFs nobody wants are kept a little longer. ``wake_at``: when to look again.
+    """
+
+    actions: tuple[Action, ...] = ()
+    blocked: str | None = None
+    slot_blocked: Mapping[Slot, str] = field(default_factory=dict)
+    look: bool = False
+    layout: OwnedLayout | None = None
+    binding: OwnedBinding | None = None
+    lingering: bool = False
+    wake_at: datetime | None = None
+
+    @property
+    def touches_all(self) -> bool:
+        """Whether the actions change more than single VFs."""
+        return any(not (isinstance(action, BindDriver) and action.slot.is_vf) for action in self.actions)
+
+
+def plan_gpu(gpu: PfSeen, demand: Demand | None, context: GpuContext) -> GpuPlan:
+    """The next wave that brings ``gpu`` nearer to ``demand`` (None: nobody wants it)."""
+    return _Planner.begin(gpu, demand, context).plan()
+
+
+class _Block(Exception):  # noqa: N818 -- not an error: a plan that has to wait
+    """Ends planning of a GPU or VF with a reason; ``look`` when the reason has yet to be looked up."""
+
+    def __init__(self, why: str = "", *, look: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.look = look
+
+
+def _check(verdict: Verdict) -> None:
+    if isinstance(verdict, LookFirst):
+        raise _Block(look=True)
+    if verdict is not None:
+        raise _Block(verdict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Planner:
+    gpu: PfSeen
+    demand: Demand | None
+    context: GpuContext
+    layout: OwnedLayout | None
+    binding: OwnedBinding | None
+    slot_blocked: dict[Slot, str] = field(default_factory=dict)
+    look: bool = False
+    lingering: bool = False
+    wake_at: datetime | None = None
+
+    @classmethod
+    def begin(cls, gpu: PfSeen, demand: Demand | None, context: GpuContext) -> _Planner:
+        """Records of an earlier boot count for nothing: VFs and bindings don't survive one."""
+        layout, binding = context.layout, context.binding
+        if layout is not None and layout.boot_id != context.boot_id:
+            layout = None
+        if binding is not None and binding.boot_id != context.boot_id:
+            binding = None
+        return cls(gpu=gpu, demand=demand, context=context, layout=layout, binding=binding)
+
+    def plan(self) -> GpuPlan:
+        actions: tuple[Action, ...] = ()
+        blocked = None
+        try:
+            actions = self._layout_wave() or self._pf_driver_wave() or self._vf_driver_wave()
+        except _Block as block:
+            blocked, self.look = (None, True) if block.look else (block.why, self.look)
+        return GpuPlan(
+            actions=actions,
+            blocked=blocked,
+            slot_blocked=self.slot_blocked,
+            look=self.look,
+            layout=self.layout,
+            binding=self.binding,
+            lingering=self.lingering,
+            wake_at=self.wake_at,
+        )
+
+    def _failure(self, unit: str) -> Failure | None:
+        """The failure that this unit of work is backing off from now, if any."""
+        failure = self.context.failures.get(unit)
+        if failure is None or failure.retry_at <= self.context.now:
+            return None
+        self._wake(failure.retry_at)
+        return failure
+
+    def _wake(self, at: datetime) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+    # -- VF layout ---------------------------------------------------------------------------------------
+
+    def _layout_wave(self) -> tuple[Action, ...]:
+        """Actions towards the wanted number and kind of VFs; none when these are right."""
+        sriov = self.gpu.sriov
+        if isinstance(sriov, Unreadable):
+            if self.demand is None:
+                return ()
+            raise _Block(f"SR-IOV state can't be read: {sriov}")
+        if sriov is None:
+            return ()
+        wanted = None if self.demand is None else self.demand.profile
+        if wanted is not None and has_layout(self.gpu, wanted):
+            self._claim_layout(wanted)
+            return ()
+        failure = self._failure(self.gpu.name)
+        if failure is not None:
+            if failure.undo_failed:
+                raise _Block(failure.message)
+            wanted = None
+        if sriov.enabled:
+            actions = self._turn_off(sriov, at_once=self.demand is not None)
+        elif wanted is not None:
+            actions = self._turn_on(sriov, wanted)
+        else:
+            actions = self._leave_plain(sriov)
+        if failure is not None and not actions:
+            raise _Block(failure.message)
+        return actions
+
+    def _claim_layout(self, wanted: Profile) -> None:
+        """The wanted VFs are there; they may only be used if they are ours."""
+        if self.layout is not None:
+            return
+        if self.demand is None or not self.demand.adopt:
+            raise _Block(self._foreign(wanted.count))
+        self.layout = self._own(wanted)
+
+    def _own(self, profile: Profile) -> OwnedLayout:
+        return OwnedLayout(profile=profile.name, count=profile.count, boot_id=self.context.boot_id)
+
+    def _foreign(self, count: int) -> str:
+        return (
+            f"{count} VFs of {self.gpu.name} were made by somebody else; "
+            "an override with mode Fixed that names their layout takes them over"
+        )
+
+    def _turn_off(self, sriov: SriovSeen, *, at_once: bool) -> tuple[Action, ...]:
+        """Turn all VFs off, unless somebody uses one or they are not ours."""
+        if self.layout is None:
+            if self.demand is None:
+                return ()
+            raise _Block(self._foreign(sriov.enabled))
+        if not at_once and self._lingers():
+            return ()
+        _check(self.context.usage.of_vfs(self.gpu.name, [vf.index for vf in sriov.vfs]))
+        if self.context.stale_cdi:
+            return self._remove_stale()
+        address, profile = self.gpu.function.address, self.layout.profile
+        return (SetNumVfs(pf=self.gpu.name, address=address, count=0, profile=profile),)
+
+    def _lingers(self) -> bool:
+        """Whether unwanted VFs stay a little longer, for the next one who wants the same."""
+        until = (self.context.idle_since or self.context.now) + self.context.linger
+        if until <= self.context.now:
+            return False
+        self.lingering = True
+        self._wake(until)
+        return True
+
+    def _remove_stale(self) -> tuple[RemoveCdiSpec, ...]:
+        why = f"{self.gpu.name} is rebuilt"
+        return tuple(RemoveCdiSpec(file=file, pf=self.gpu.name, why=why) for file in self.context.stale_cdi)
+
+    def _leave_plain(self, sriov: SriovSeen) -> tuple[Action, ...]:
+        """No VFs are there and none are wanted: give provisioning back, then forget the layout."""
+        if self.layout is None:
+            return ()
+        provisioning = sriov.provisioning
+        if provisioning is not None and (provisioning.automatic is False or has_quotas(provisioning)):
+            return (ResetProvisioning(pf=self.gpu.name, address=self.gpu.function.address),)
+        self.layout = None
+        return ()
+
+    def _turn_on(self, sriov: SriovSeen, wanted: Profile) -> tuple[Action, ...]:
+        """Set quotas, then enable all VFs of the layout; the record is written before either."""
+        if self.gpu.function.driver != self.gpu.drm_driver:
+            return self._bind_pf(self.gpu.drm_driver)
+        _check(self.context.usage.of_enabling(self.gpu.name))
+        if self.context.stale_cdi:
+            return self._remove_stale()
+        action = self._provision(sriov, wanted)
+        self.layout = self._own(wanted)
+        return (action,)
+
+    def _provision(self, sriov: SriovSeen, wanted: Profile) -> Action:
+        pf, address = self.gpu.name, self.gpu.function.address
+        if is_provisioned(self.gpu, wanted):
+            return SetNumVfs(pf=pf, address=address, count=wanted.count, profile=wanted.name)
+        if wanted.quota is None:
+            return ResetProvisioning(pf=pf, address=address)
+        if sriov.provisioning is None:
+            raise _Block(f"the driver of {pf} can't set the quotas of {wanted.name}")
+        quota = tile_quota(wanted.quota, tiles=sriov.provisioning.tiles, ecc=self.gpu.ecc)
+        return SetVfProfile(pf=pf, address=address, profile=wanted.name, count=wanted.count, quota=quota)
+
+    # -- kernel drivers ----------------------------------------------------------------------------------
+
+    def _pf_driver_wave(self) -> tuple[Action, ...]:
+        """Bind the GPU itself to the driver demanded, or back to its own when nobody demands one."""
+        if self.demand is not None and self.demand.driver is not None:
+            wanted: str | None = self.demand.driver
+        elif self.demand is not None and self.demand.profile is not None:
+            wanted = self.gpu.drm_driver
+        elif self.binding is not None:
+            wanted = self.binding.original
+        else:
+            return ()
+        failure = self._failure(f"{self.gpu.name}/driver")
+        if failure is None:
+            return self._bind_pf(wanted)
+        if failure.undo_failed or self.binding is None:
+            raise _Block(failure.message)
+        actions = self._bind_pf(self.binding.original)
+        if not actions:
+            raise _Block(failure.message)
+        return actions
+
+    def _bind_pf(self, wanted: str | None) -> tuple[Action, ...]:
+        function, slot = self.gpu.function, Slot(pf=self.gpu.name)
+        current = function.driver
+        if isinstance(current, Unreadable):
+            raise _Block(f"its driver can't be read: {current}")
+        if current == wanted:
+            if self.binding is not None and self.binding.original == wanted:
+                self.binding = None
+            return ()
+        self._check_binding_is_ours(current)
+        if isinstance(self.gpu.sriov, SriovSeen) and self.gpu.sriov.enabled:
+            raise _Block(f"{self.gpu.name} has VFs, which would go with its driver")
+        self._check_driver(slot, function, wanted)
+        if self.context.stale_cdi:
+            return self._remove_stale()
+        # Somebody's passthrough driver is not what to give back one day; the model's own is.
+        first = self.gpu.model.drm_driver if current in VFIO_DRIVERS else current
+        original = first if self.binding is None else self.binding.original
+        self.binding = OwnedBinding(driver=wanted or "", original=original, boot_id=self.context.boot_id)
+        return (BindDriver(pf=self.gpu.name, slot=slot, address=function.address, driver=wanted),)
+
+    def _check_binding_is_ours(self, current: str | None) -> None:
+        if current is None or current in DRM_DRIVERS:
+            return
+        if self.binding is not None and current in (self.binding.driver, self.binding.original):
+            return
+        if self.demand is not None and self.demand.adopt_binding:
+            return
+        raise _Block(
+            f"{self.gpu.name} was bound to {current} by somebody else; "
+            "an override with kernelDriver takes it over"
+        )
+
+    def _vf_driver_wave(self) -> tuple[Action, ...]:
+        """Bind used VFs to the drivers their users want. VFs nobody uses keep what they have."""
+        if self.demand is None or not isinstance(self.gpu.sriov, SriovSeen):
+            return ()
+        actions: list[Action] = []
+        for vf in self.gpu.sriov.vfs:
+            slot = Slot(pf=self.gpu.name, vf=vf.index)
+            wanted = self._wanted_vf_driver(slot)
+            if wanted is None or vf.function.driver == wanted:
+                continue
+            try:
+                self._check_driver(slot, vf.function, wanted)
+            except _Block as block:
+                self.look = self.look or block.look
+                if not block.look:
+                    self.slot_blocked[slot] = block.why
+                continue
+            address = vf.function.address
+            actions.append(BindDriver(pf=self.gpu.name, slot=slot, address=address, driver=wanted))
+        return tuple(actions)
+
+    def _wanted_vf_driver(self, slot: Slot) -> str | None:
+        """The driver to bind this VF to: its user's, or while that fails the GPU's own."""
+        wanted = None if self.demand is None else self.demand.vf_drivers.get(slot.vf)
+        failure = self._failure(f"{slot.pf}/vf{slot.vf}")
+        if wanted is None or failure is None:
+            return wanted
+        self.slot_blocked[slot] = failure.message
+        return None if failure.undo_failed else self.gpu.drm_driver
+
+    def _check_driver(self, slot: Slot, function: FunctionSeen, wanted: str | None) -> None:
+        """Raise _Block unless the function may be taken from its driver and given to ``wanted``."""
+        if isinstance(function.driver, Unreadable):
+            raise _Block(f"the driver of {slot} can't be read: {function.driver}")
+        if wanted is not None and wanted not in self.context.kernel_drivers:
+            raise _Block(f"the kernel driver {wanted} is not loaded (modprobe {wanted})")
+        if wanted in VFIO_DRIVERS:
+            if function.iommu_group is None:
+                raise _Block(f"{slot} has no IOMMU group: passthrough needs the IOMMU switched on")
+            _check(_busy_mate(function.iommu_group, function.iommu_mates))
+        if function.driver is not None:
+            _check(self.context.usage.of_unbinding(slot))
+
+
+def _busy_mate(group: int, mates: Iterable[tuple[PciAddress, str | None]]) -> str | None:
+    for address, driver in mates:
+        if driver is not None and driver not in VFIO_DRIVERS:
+            return f"IOMMU group {group} also holds {address}, bound to {driver}"
+    return None

@@ -1,0 +1,64 @@
+"""Which VF layout a GPU has, as far as the machine shows it."""
+
+from __future__ import annotations
+
+from state.observed import FunctionSeen, PfSeen, ProvisioningSeen, SriovSeen
+from state.profiles import Profile, ProfileTable, fair_share, satisfies, tile_quota
+
+
+def has_layout(gpu: PfSeen, profile: Profile) -> bool:
+    """Whether exactly the VFs of ``profile`` are there, with its quotas."""
+    sriov = gpu.sriov
+    if not isinstance(sriov, SriovSeen) or sriov.enabled != profile.count:
+        return False
+    return len(sriov.vfs) == profile.count and is_provisioned(gpu, profile)
+
+
+def is_provisioned(gpu: PfSeen, profile: Profile) -> bool:
+    """Whether VFs enabled now would be, or are, those of ``profile``.
+
+    A fair share needs the driver to provision by itself. Where a driver has no switch for that and releases
+    everything on disabling (xe), it does as long as no VF has a quota before enabling.
+    """
+    provisioning = gpu.sriov.provisioning if isinstance(gpu.sriov, SriovSeen) else None
+    if provisioning is None:
+        return profile.quota is None
+    if profile.quota is None:
+        return _is_automatic(gpu, provisioning)
+    wanted = tile_quota(profile.quota, tiles=provisioning.tiles, ecc=gpu.ecc)
+    first = provisioning.quotas[: profile.count]
+    return len(first) == profile.count and all(satisfies(tile, wanted) for vf in first for tile in vf)
+
+
+def _is_automatic(gpu: PfSeen, provisioning: ProvisioningSeen) -> bool:
+    if provisioning.automatic is not None:
+        return provisioning.automatic
+    enabled = isinstance(gpu.sriov, SriovSeen) and gpu.sriov.enabled > 0
+    return enabled or not has_quotas(provisioning)
+
+
+def has_quotas(provisioning: ProvisioningSeen) -> bool:
+    """Whether any VF has a quota set by hand."""
+    return any(not tile.is_empty() for vf in provisioning.quotas for tile in vf)
+
+
+def layout_of(gpu: PfSeen, table: ProfileTable) -> Profile | None:
+    """The profile whose VFs are there now; None when there are none or they follow no profile."""
+    sriov = gpu.sriov
+    if not isinstance(sriov, SriovSeen) or sriov.enabled == 0:
+        return None
+    for profile in (*table.of(gpu.device_id), fair_share(sriov.enabled)):
+        if has_layout(gpu, profile):
+            return profile
+    return None
+
+
+def function_of(gpu: PfSeen, vf: int) -> FunctionSeen | None:
+    """The PCI function of a slot: the GPU's own for -1, else that VF's, None while it doesn't exist."""
+    if vf < 0:
+        return gpu.function
+    if isinstance(gpu.sriov, SriovSeen):
+        for seen in gpu.sriov.vfs:
+            if seen.index == vf:
+                return seen.function
+    return None
