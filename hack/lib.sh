@@ -15,24 +15,31 @@ die() {
 # Installs missing Debian packages where that is possible. Elsewhere the tests that need them skip and say so.
 install_system_packages() {
     local package missing=()
-    command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || {
+    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
         say "not a Debian system: tests that need one of ${system_packages[*]} may skip"
-        return 0
-    }
+        return
+    fi
     for package in "${system_packages[@]}"; do
         [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
             missing+=("$package")
     done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    [ "$(id -u)" -eq 0 ] || {
+    if [ ${#missing[@]} -eq 0 ]; then
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
         say "not root, so these stay missing and tests that need them skip: ${missing[*]}"
-        return 0
-    }
+        return
+    fi
     say "installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >/dev/null &&
-        apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null ||
+    if ! apt_install "${missing[@]}"; then
         say "apt-get failed: tests that need one of ${missing[*]} may skip"
+    fi
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null &&
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 install \
+            --no-install-recommends "$@" </dev/null >/dev/null
 }
 
 # Prints the first interpreter that is new enough.
@@ -47,6 +54,11 @@ find_python() {
     die "needs Python 3.11 or newer as python3 (Debian 12: apt-get install python3 python3-venv)"
 }
 
+# pip without its remarks on mirrors and new releases; errors still show.
+pip_install() {
+    .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$@"
+}
+
 # Brings .venv to what the lock file and the project files say; does nothing if it is there already. The stamps
 # are written last, so that an interrupted installation is done again.
 make_environment() {
@@ -59,11 +71,11 @@ make_environment() {
     if [ "$(cat .venv/locked 2>/dev/null)" != "$locked" ]; then
         say "installing the locked packages into .venv with $("$python" --version)"
         "$python" -m venv --clear .venv
-        .venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+        pip_install --require-hashes -r requirements-dev.lock
         echo "$locked" >.venv/locked
     fi
     if [ "$(cat .venv/projects 2>/dev/null)" != "$projects" ]; then
-        .venv/bin/python -m pip install --quiet --no-build-isolation --no-deps -e . -e hack/sim
+        pip_install --no-build-isolation --no-deps -e . -e hack/sim
         echo "$projects" >.venv/projects
     fi
     exec 9<&-

@@ -224,10 +224,9 @@ class _Draft:
             )
 
         refusal = None
-        if manual.name.startswith("claim-"):
-            refusal = Refusal(
-                path=f"{path}.name", why="names beginning with 'claim-' belong to ResourceClaims"
-            )
+        if manual.name.startswith(("claim-", "alloc-")):
+            why = f"{manual.name!r}: names beginning with 'claim-' or 'alloc-' are CDI device names of ours"
+            refusal = Refusal(path=f"{path}.name", why=why)
         devices = tuple(device(index) for index in range(len(manual.devices)))
         return cls(name=manual.name, origin=Origin.MANUAL, path=path, devices=devices, refusal=refusal)
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from state.actions import Action, BindDriver, RemoveCdiSpec, ResetProvisioning, SetNumVfs, SetVfProfile
 from state.arbitration import Demand
-from state.ids import DeviceName, PciAddress, Slot
+from state.ids import PciAddress, Slot
 from state.layouts import has_layout, has_quotas, is_provisioned
 from state.observed import (
     DRM_DRIVERS,
@@ -86,7 +86,7 @@ def plan_gpu(gpu: PfSeen, demand: Demand | None, context: GpuContext) -> GpuPlan
     return _Planner.begin(gpu, demand, context).plan()
 
 
-class _Block(Exception):  # noqa: N818 -- not an error: a plan that has to wait
+class _Block(Exception):
     """Ends planning of a GPU or VF with a reason; ``look`` when the reason has yet to be looked up."""
 
     def __init__(self, why: str = "", *, look: bool = False) -> None:
@@ -310,8 +310,7 @@ class _Planner:
         if self.demand is not None and self.demand.adopt_binding:
             return
         raise _Block(
-            f"{self.gpu.name} was bound to {current} by somebody else; "
-            "an override with kernelDriver takes it over"
+            f"{self.gpu.name} was bound to {current} by somebody else; an override with kernelDriver takes it over"
         )
 
     def _vf_driver_wave(self) -> tuple[Action, ...]:

@@ -16,8 +16,9 @@ KIND = "GpuNodeState"
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
-ClaimUid = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+# `\Z`, as `$` would let a final newline pass.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z]([a-z0-9.-]*[a-z0-9])?\Z", max_length=63)]
+ClaimUid = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z", max_length=63)]
 
 
 class Layout(Enum):

@@ -7,7 +7,7 @@ about hardware (a GPU that is not there, a profile its model lacks) is judged la
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 
@@ -29,11 +29,12 @@ QUANTITY_FACTORS: Mapping[str, int] = MappingProxyType(
 """Suffixes of Kubernetes quantities (apimachinery ``resource.Quantity``) that make sense for memory."""
 
 _QUANTITY = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?([A-Za-z]*)")
+_SUFFIXES = tuple(suffix or "no suffix" for suffix in QUANTITY_FACTORS)
 _VM_DRIVERS = (OverrideDriver.VFIO, OverrideDriver.XE_VFIO)
 
 
 class ManifestError(Exception):
-    """A manifest that is refused. ``path``, ``why`` and ``allowed`` are those of the first of ``problems``."""
+    """A refused manifest: ``path``, ``why`` and ``allowed`` are those of the first of ``problems``."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -48,7 +49,7 @@ class ManifestError(Exception):
 
 
 def decode(raw: object, *, cluster: bool) -> NodeState:
-    """The manifest in ``raw``, plain parsed YAML or JSON. Raises ManifestError.
+    """The manifest in ``raw``, plain parsed YAML or JSON, without its status. Raises ManifestError.
 
     ``cluster`` says that the controller's part may be there; in a file for one machine it may not.
     """
@@ -64,19 +65,17 @@ def decode(raw: object, *, cluster: bool) -> NodeState:
     broken = tuple(islice(_broken_rules(state.spec, cluster=cluster), MOST_PROBLEMS))
     if broken:
         raise ManifestError(broken)
-    return state
+    return msgspec.structs.replace(state, status=None)
 
 
 def encode(state: NodeState) -> dict[str, object]:
-    """``state`` as plain dicts, lists, strings, numbers and booleans, defaults left out; ``decode`` undoes it."""
-    plain: dict[str, object] = msgspec.to_builtins(state)
-    match plain:
-        case {"spec": {"policy": {} as policy} as spec} if not policy:
-            del spec["policy"]
-    for name in ("metadata", "spec"):
-        if not plain.get(name):
-            plain.pop(name, None)
-    return plain
+    """``state`` as plain dicts, lists, strings, numbers, booleans; defaults left out; decode's inverse."""
+    plain = msgspec.json.decode(msgspec.json.encode(state), type=dict[str, object])
+    # msgspec leaves out empty lists and dicts, but not objects that are empty for having only defaults.
+    spec = plain["spec"]
+    if isinstance(spec, dict) and not spec["policy"]:
+        del spec["policy"]
+    return {name: part for name, part in plain.items() if part}
 
 
 def parse_quantity(text: str) -> int:
@@ -87,7 +86,7 @@ def parse_quantity(text: str) -> int:
     whole, fraction, suffix = match[1], match[2] or "", match[3]
     if suffix not in QUANTITY_FACTORS:
         raise ValueError(f"{shown(text)} has an unknown suffix")
-    size, rest = divmod(int(whole + fraction) * QUANTITY_FACTORS[suffix], 10 ** len(fraction))
+    size, rest = divmod(int(whole + fraction) * QUANTITY_FACTORS[suffix], int("1" + "0" * len(fraction)))
     if rest:
         raise ValueError(f"{shown(text)} is not a whole number of bytes")
     return size
@@ -105,43 +104,39 @@ def _require_understood(raw: object) -> None:
 
 
 def _with_memory_in_bytes(raw: object) -> tuple[object, list[Problem]]:
-    """``raw`` with the memory quantities that people write as plain numbers of bytes, and those that are none.
+    """``raw`` with people's memory quantities as plain numbers of bytes, and the problems with some of them.
 
     Copies what it changes, and leaves alone what does not look as expected: that is msgspec's to refuse.
     """
-    match raw:
-        case {"spec": {"manualAllocations": [*entries]} as spec}:
-            problems: list[Problem] = []
-            readable = [
-                _entry_in_bytes(entry, f"spec.manualAllocations[{index}]", problems)
-                for index, entry in enumerate(entries)
-            ]
-            return {**raw, "spec": {**spec, "manualAllocations": readable}}, problems
-    return raw, []
+    problems: list[Problem] = []
+
+    def of_device(device: object, path: str) -> object:
+        if not isinstance(device, dict) or not isinstance(text := device.get("memory"), str):
+            return device
+        try:
+            return {**device, "memory": parse_quantity(text)}
+        except ValueError as error:
+            problems.append(Problem(path=f"{path}.memory", why=str(error), allowed=_SUFFIXES))
+            return device
+
+    def of_entry(entry: object, path: str) -> object:
+        return _with_items(entry, "devices", path, of_device)
+
+    def of_spec(spec: object) -> object:
+        return _with_items(spec, "manualAllocations", "spec", of_entry)
+
+    readable = {**raw, "spec": of_spec(raw["spec"])} if isinstance(raw, dict) and "spec" in raw else raw
+    return readable, problems
 
 
-def _entry_in_bytes(entry: object, path: str, problems: list[Problem]) -> object:
-    match entry:
-        case {"devices": [*devices]}:
-            return {
-                **entry,
-                "devices": [
-                    _device_in_bytes(device, f"{path}.devices[{index}].memory", problems)
-                    for index, device in enumerate(devices)
-                ],
-            }
-    return entry
-
-
-def _device_in_bytes(device: object, path: str, problems: list[Problem]) -> object:
-    match device:
-        case {"memory": str() as text}:
-            try:
-                return {**device, "memory": parse_quantity(text)}
-            except ValueError as error:
-                allowed = ("bytes", *(f"<number>{suffix}" for suffix in QUANTITY_FACTORS if suffix))
-                problems.append(Problem(path=path, why=str(error), allowed=allowed))
-    return device
+def _with_items(holder: object, field: str, path: str, changed: Callable[[object, str], object]) -> object:
+    """A copy of ``holder``, each element of its list ``field`` turned into what ``changed`` makes of it."""
+    if not isinstance(holder, dict) or not isinstance(items := holder.get(field), list):
+        return holder
+    return {
+        **holder,
+        field: [changed(item, f"{path}.{field}[{index}]") for index, item in enumerate(items)],
+    }
 
 
 def _broken_rules(spec: Spec, *, cluster: bool) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Where a parsed document differs from the type it should have: paths, plain words, and what is allowed there.
+"""Where a parsed document differs from the type it should have: path, plain words, and what is allowed.
 
 msgspec stops at the first difference and words it for programmers. Once it has refused a document, this walk
 over the same types says everything that is wrong with it to the person who wrote it.
@@ -19,7 +19,7 @@ _LONGEST_SHOWN = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong at ``path`` (``spec.overrides[0].mode``, empty for the whole), and what may stand there."""
+    """What is wrong at ``path`` (``spec.overrides[0].mode``; empty: the whole), and what is allowed there."""
 
     path: str
     why: str
@@ -82,9 +82,7 @@ def _walk(raw: object, kind: inspect.Type, path: str) -> Iterator[Problem]:
         case inspect.IntType():
             yield from _in_integer(raw, kind, path)
         case inspect.BoolType() if not isinstance(raw, bool):
-            yield Problem(
-                path=path, why=f"must be true or false, not {shown(raw)}", allowed=("true", "false")
-            )
+            yield Problem(path=path, why=f"must be true or false, not {shown(raw)}", allowed=("true", "false"))
 
 
 def _in_struct(raw: object, kind: inspect.StructType, path: str) -> Iterator[Problem]:

@@ -1,1 +1,1 @@
-"""What every daemon here needs and no GPU is mentioned in: files, locks, watching, waking, looping, telling."""
+"""What every daemon needs, whatever it is about: files, locks, watching, waking, looping, telling."""

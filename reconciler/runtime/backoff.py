@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class _Jittered(wait_exponential):
-    """tenacity's exponential wait, shortened by chance: many keys failing together do not come back together."""
+    """tenacity's exponential wait, shortened by chance: keys failing together don't come back together."""
 
     def __init__(self, base: float, cap: float, jitter: float, rng: random.Random) -> None:
         super().__init__(multiplier=base, max=cap)
@@ -29,7 +29,8 @@ class _Failing:
 
 
 class Backoff(Generic[Key]):
-    """Waits per key: `base` seconds after the first failure, doubling up to `cap`, each shortened by up to `jitter`.
+    """Waits per key: `base` seconds after the first failure, doubling up to `cap`, each shortened by up to
+    `jitter`.
 
     `now` is any clock that does not go back, in seconds. Not for several threads at once: the loop owns it.
     """
@@ -64,5 +65,7 @@ class Backoff(Generic[Key]):
         return failing.attempts if failing else 0
 
     def next_due(self, now: float) -> float | None:
-        """Seconds until the first key still waiting is ready; None if none waits (those already ready don't count)."""
+        """Seconds until the first key still waiting is ready; None if none waits (those already ready don't
+        count).
+        """
         return min((failing.due - now for failing in self._failing.values() if failing.due > now), default=None)

@@ -17,7 +17,7 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\.tmp-\d+-\d+-\d+")
 
 
-class FileRefused(OSError):
+class FileRefused(OSError):  # noqa: N818
     """A file that will not be read. `errno` is the kernel's, or the nearest one where the refusal is ours."""
 
     def __init__(self, path: Path, why: str, number: int) -> None:
@@ -37,9 +37,10 @@ class FileRefused(OSError):
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool) -> None:
     """Replace `path` by a file holding `data` with exactly the permissions `mode`, whatever the umask.
 
-    The new content appears in one step: a temporary file in the same directory is renamed over `path` (a symbolic
-    link there is replaced, not followed). With `durable`, file and directory are synced first and after, so that the
-    content survives a power cut. On failure the old file stays and the temporary is removed; the OSError names `path`.
+    The new content appears in one step: a temporary file in the same directory is renamed over `path` (a
+    symbolic link there is replaced, not followed). With `durable`, file and directory are synced first and
+    after, so that the content survives a power cut. On failure the old file stays and the temporary is
+    removed; the OSError names `path`.
     """
     with _naming(path):
         descriptor, temporary = _open_temporary(path.parent)
@@ -59,22 +60,24 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool) -
 
 
 def remove_durable(path: Path, *, durable: bool) -> bool:
-    """Remove a file; False if there was none. With `durable` the removal survives a power cut, also a repeated one."""
+    """Remove a file; False if there was none. With `durable` its absence survives a power cut either way."""
     with _naming(path):
-        try:
+        removed = False
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            return False
+            removed = True
         if durable:
-            _sync_directory(path.parent)
-        return True
+            # Also if it was gone: whoever removed it may have been killed before this.
+            with contextlib.suppress(FileNotFoundError):
+                _sync_directory(path.parent)
+        return removed
 
 
 def read_bounded(path: Path, limit: int, *, follow: bool = False) -> bytes:
     """Return the content of a regular file of at most `limit` bytes.
 
-    Anything else raises FileRefused: a directory, device, FIFO or socket (which is not even opened, as opening may
-    block or act), a symbolic link unless `follow`, a longer file, one that cannot be read.
+    Anything else raises FileRefused: a directory, device, FIFO or socket (which is not even opened, as
+    opening may block or act), a symbolic link unless `follow`, a longer file, one that cannot be read.
     """
     try:
         # Looked at before opening: opening some devices does things, opening a FIFO waits for its writer.
@@ -93,8 +96,8 @@ def read_bounded(path: Path, limit: int, *, follow: bool = False) -> bytes:
 def sweep_temporaries(directory: Path) -> tuple[str, ...]:
     """Remove what killed writers left in `directory`; returns the names removed, sorted.
 
-    Only for the one writer of that directory, before it writes: a writer's temporaries cannot be told from a dead
-    one's, since process ids mean nothing across containers. An absent directory holds no leftovers.
+    Only for the one writer of that directory, before it writes: a writer's temporaries cannot be told from a
+    dead one's, since process ids mean nothing across containers. An absent directory holds no leftovers.
     """
     try:
         names = sorted(name for name in os.listdir(directory) if _TEMPORARY.fullmatch(name))

@@ -14,7 +14,7 @@ from reconciler.runtime.files import FileRefused, read_bounded
 _HOLDER_LIMIT = 4096  # bytes of a lock file anyone needs to read
 
 
-class LockBusy(OSError):
+class LockBusy(OSError):  # noqa: N818
     """Somebody else holds the lock."""
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -26,8 +26,8 @@ class LockBusy(OSError):
 class FileLock:
     """An exclusive lock on `path`, whose directory must exist. The file stays, only its lock comes and goes.
 
-    The holder writes who it is into the file, for people and error messages; the text decides nothing. Process ids
-    differ between containers, so the host name (in a pod: the pod's name) stands beside it.
+    The holder writes who it is into the file, for people and error messages; the text decides nothing.
+    Process ids differ between containers, so the host name (in a pod: the pod's name) stands beside it.
     """
 
     def __init__(self, path: Path, *, owner: str | None = None) -> None:
@@ -41,7 +41,7 @@ class FileLock:
         return self._descriptor is not None
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free. OSError if the file cannot be opened, ValueError if already held here."""
+        """Take the lock if it is free. OSError if it can't be opened, ValueError if held here already."""
         if self.held:
             raise ValueError(f"{self._path}: already held by this lock object")
         while True:

@@ -21,7 +21,9 @@ class LogFormat(Enum):
 
 
 def set_up_logging(format: LogFormat, level: int, stream: TextIO | None = None) -> None:
-    """Send all logging of the process from `level` up to `stream` (stderr), in place of whatever was set up before."""
+    """Send all logging of the process from `level` up to `stream` (stderr), in place of whatever was set up
+    before.
+    """
     target = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(target)
     if format is LogFormat.JSON:
@@ -37,7 +39,8 @@ def set_up_logging(format: LogFormat, level: int, stream: TextIO | None = None) 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts (RFC 3339, UTC), level, logger, message, the extras, and exception if there is one.
+    """One JSON object a line: ts (RFC 3339, UTC), level, logger, message, the extras, and exception if there
+    is one.
 
     An extra named like one of these keys gets an underscore appended, so it can't hide them.
     """

@@ -1,4 +1,4 @@
-"""The loop: run one pass whenever something was heard of, and in any case every so often. Never two at once."""
+"""The loop: one pass whenever something was heard of, and in any case every so often. Never two at once."""
 
 import logging
 import time
@@ -30,9 +30,9 @@ class PassRun:
 class Loop:
     """Runs `one_pass` in the thread that calls run(), until stop().
 
-    A pass asked for again in n seconds comes then or earlier; each pass answers anew. Bursts are coalesced over
-    `settle` seconds. An exception out of a pass is a bug: it is logged and ends run(), and with it the process,
-    since starting over from what is seen mends more than going on with what is believed.
+    A pass asked for again in n seconds comes then or earlier; each pass answers anew. Bursts are coalesced
+    over `settle` seconds. An exception out of a pass is a bug: it is logged and ends run(), and with it the
+    process, since starting over from what is seen mends more than going on with what is believed.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Loop:
         resync: float,
         settle: float = 0.002,
         clock: Callable[[], float] = time.monotonic,
-        on_run: Callable[[PassRun], None] = lambda run: None,
+        on_run: Callable[[PassRun], None] | None = None,
     ) -> None:
         if resync <= 0 or settle < 0:
             raise ValueError(f"need resync > 0 and settle >= 0 seconds, not {resync}, {settle}")
@@ -86,4 +86,5 @@ class Loop:
             _log.exception("a pass crashed", extra={"topics": ",".join(sorted(topics))})
             raise
         finally:
-            self._on_run(PassRun(topics=topics, seconds=self._clock() - started, crashed=crashed))
+            if self._on_run is not None:
+                self._on_run(PassRun(topics=topics, seconds=self._clock() - started, crashed=crashed))

@@ -1,21 +1,18 @@
 """Metrics for Prometheus, only where a port was asked for: the client library costs memory (about 14 MiB).
 
-What there is to count is declared once, as data. A name, kind or label that was not declared is a bug and raises,
-with metrics switched off as well as on.
+What there is to count is declared once, as data. A name, kind or label that was not declared is a bug and
+raises, with metrics switched off as well as on.
 """
 
-import socketserver
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6, AddressFamily, has_dualstack_ipv6
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from socket import AF_INET, AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, has_dualstack_ipv6
+from socketserver import TCPServer
+from typing import Protocol, assert_never
 
 
 class Kind(Enum):
@@ -28,7 +25,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A declaration. Names follow Prometheus: base units, counters end in `_total`. `buckets`: upper bounds."""
+    """A declaration. Names as in Prometheus: base units, counters end in `_total`. `buckets`: upper bounds."""
 
     name: str
     help: str
@@ -68,7 +65,9 @@ class Metrics(Protocol):
 
 
 def open_metrics(declared: tuple[Metric, ...], listen: Listen | None) -> Metrics:
-    """Serve the declared metrics at `listen`, or only check their use if None. OSError if the port can't be had."""
+    """Serve the declared metrics at `listen`, or only check their use if None. OSError if the port can't be
+    had.
+    """
     return NoMetrics(declared) if listen is None else PrometheusMetrics(declared, listen)
 
 
@@ -81,7 +80,7 @@ def parse_listen(text: str) -> Listen:
         address = ip_address(bare) if bare else None
         if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise ValueError("port is not a number from 0 to 65535")
-        if address is not None and (address.version == 6) != bracketed:
+        if bracketed != (address is not None and address.version == 6):
             raise ValueError("IPv6 addresses, and only those, stand in brackets")
     except ValueError as error:
         raise ValueError(f"{text!r}: want PORT, ADDRESS:PORT or [IPV6]:PORT ({error})") from error
@@ -108,15 +107,15 @@ class NoMetrics:
     def __init__(self, declared: tuple[Metric, ...]) -> None:
         self._declared = _Declared(declared)
 
-    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+    def count(self, name: str, _amount: float = 1, /, **labels: str) -> None:
         """Add to a counter."""
         self._declared.check(name, Kind.COUNTER, labels)
 
-    def gauge(self, name: str, value: float, /, **labels: str) -> None:
+    def gauge(self, name: str, _value: float, /, **labels: str) -> None:
         """Set a gauge."""
         self._declared.check(name, Kind.GAUGE, labels)
 
-    def observe(self, name: str, value: float, /, **labels: str) -> None:
+    def observe(self, name: str, _value: float, /, **labels: str) -> None:
         """Note a value in a histogram."""
         self._declared.check(name, Kind.HISTOGRAM, labels)
 
@@ -125,18 +124,87 @@ class NoMetrics:
 
 
 class PrometheusMetrics:
-    """Serves metrics over HTTP from a thread of its own, together with those of the process (memory, CPU, files)."""
+    """Serves metrics over HTTP from a thread of its own, together with those of the process (memory, CPU,
+    files).
+    """
 
     def __init__(self, declared: tuple[Metric, ...], listen: Listen) -> None:
         # Imported here and nowhere else, so that a process without metrics doesn't hold it in memory.
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, MetricsHandler, ProcessCollector
+        from prometheus_client import (
+            CollectorRegistry,
+            Counter,
+            Gauge,
+            Histogram,
+            MetricsHandler,
+            ProcessCollector,
+        )
 
         self._declared = _Declared(declared)
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._counters = {m.name: Counter(m.name, m.help, m.labels, registry=registry) for m in _of(declared, Kind.COUNTER)}
-        self._gauges = {m.name: Gauge(m.name, m.help, m.labels, registry=registry) for m in _of(declared, Kind.GAUGE)}
-        self._histograms = {
-            m.name: Histogram(m.name, m.help, m.labels, registry=registry, buckets=m.buckets)
-            for m in _of(declared, Kind.HISTOGRAM)
-        }
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in declared:
+            name, about, labels = metric.name, metric.help, metric.labels
+            match metric.kind:
+                case Kind.COUNTER:
+                    self._counters[name] = Counter(name, about, labels, registry=registry)
+                case Kind.GAUGE:
+                    self._gauges[name] = Gauge(name, about, labels, registry=registry)
+                case Kind.HISTOGRAM:
+                    self._histograms[name] = Histogram(
+                        name, about, labels, registry=registry, buckets=metric.buckets
+                    )
+                case _:
+                    assert_never(metric.kind)
+        self._server = _Server(listen, MetricsHandler.factory(registry))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port served, also where any free one was asked for."""
+        return int(self._server.server_address[1])
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add to a counter."""
+        self._declared.check(name, Kind.COUNTER, labels)
+        counter = self._counters[name]
+        (counter.labels(**labels) if labels else counter).inc(amount)
+
+    def gauge(self, name: str, value: float, /, **labels: str) -> None:
+        """Set a gauge."""
+        self._declared.check(name, Kind.GAUGE, labels)
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """Note a value in a histogram."""
+        self._declared.check(name, Kind.HISTOGRAM, labels)
+        histogram = self._histograms[name]
+        (histogram.labels(**labels) if labels else histogram).observe(value)
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, listen: Listen, handler: type[BaseHTTPRequestHandler]) -> None:
+        # Read by the base class: without an address, one socket for both families where the system can do it.
+        self._both = not listen.host and has_dualstack_ipv6()
+        self.address_family = AF_INET6 if self._both or ":" in listen.host else AF_INET
+        super().__init__((listen.host, listen.port), handler)
+
+    def server_bind(self) -> None:
+        """Bind without http.server's look-up of the own host name, which waits for DNS."""
+        if self._both:
+            self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
+        self.server_name = str(self.server_address[0])
+        self.server_port = int(self.server_address[1])

@@ -13,20 +13,25 @@ def _monotonic_usec() -> int:
 class Notifier:
     """Sends to $NOTIFY_SOCKET of `environ`; without one, every call does nothing.
 
-    Calls raise OSError, naming the socket, if systemd cannot be reached: the caller decides whether that matters.
+    Calls raise OSError, naming the socket, if systemd cannot be reached: the caller decides whether that
+    matters.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], *, clock_usec: Callable[[], int] = _monotonic_usec, pid: int | None = None
+        self,
+        environ: Mapping[str, str],
+        *,
+        clock_usec: Callable[[], int] = _monotonic_usec,
+        pid: int | None = None,
     ) -> None:
-        """`clock_usec` must be CLOCK_MONOTONIC. ValueError if $NOTIFY_SOCKET or $WATCHDOG_USEC make no sense."""
+        """`clock_usec` is CLOCK_MONOTONIC. ValueError if $NOTIFY_SOCKET or $WATCHDOG_USEC make no sense."""
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._clock_usec = clock_usec
         self._watchdog = _watchdog_seconds(environ, os.getpid() if pid is None else pid)
 
     @property
     def watchdog_seconds(self) -> float | None:
-        """systemd kills the service if alive() was not called for this long; call it twice as often. None: no limit."""
+        """Seconds without alive() after which systemd kills us: call it twice as often. None: no limit."""
         return self._watchdog
 
     def ready(self, status: str = "") -> None:

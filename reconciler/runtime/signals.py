@@ -1,7 +1,8 @@
 """Signals, and how a process of several threads ends: asked to, because a thread died, or too slowly.
 
-The main thread blocks the signals before any other thread starts (they inherit the mask) and then does nothing but
-wait for them, so no code is ever interrupted half-way. A child process inherits the blocked signals too.
+The main thread blocks the signals before any other thread starts (they inherit the mask) and then does
+nothing but wait for them, so no code is ever interrupted half-way. A child process inherits the blocked
+signals too.
 """
 
 import faulthandler
@@ -27,7 +28,9 @@ class After(Enum):
 
 
 def block_signals(numbers: frozenset[signal.Signals] = HANDLED) -> None:
-    """Keep signals pending until wait_for_signals() takes them. Call in the main thread before starting others."""
+    """Keep signals pending until wait_for_signals() takes them. Call in the main thread before starting
+    others.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
 
 
@@ -57,7 +60,8 @@ def dump_stacks_on(number: signal.Signals = signal.SIGUSR1) -> None:
 
 
 class Essentials:
-    """Threads without which the process is of no use. If one ends before expect_end(), the process is told to.
+    """Threads without which the process is of no use. If one ends before expect_end(), the process is told
+    to.
 
     "Told" is a SIGTERM to itself, so there is one way down; the exit status then comes from `failed`.
     """
@@ -75,7 +79,9 @@ class Essentials:
             return self._failed
 
     def start(self, name: str, target: Callable[[], None]) -> None:
-        """Start a thread running `target`. It is a daemon thread: one that hangs can't keep the process alive."""
+        """Start a thread running `target`. It is a daemon thread: one that hangs can't keep the process
+        alive.
+        """
         thread = threading.Thread(target=self._run, args=(name, target), name=name, daemon=True)
         with self._lock:
             self._threads.append(thread)
@@ -99,15 +105,18 @@ class Essentials:
         error: BaseException | None = None
         try:
             target()
-        except BaseException as caught:
+        except BaseException as caught:  # noqa: BLE001  (whatever it was, the process must hear of it)
             error = caught
-            _log.critical("an essential thread failed", exc_info=caught, extra={"thread": name})
         with self._lock:
             too_early = not self._ending
             if self._failed is None and (error is not None or too_early):
                 self._failed = f"{name}: {error!r}" if error is not None else f"{name}: ended by itself"
-        if too_early:
-            os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            if error is not None or too_early:
+                _log.critical("an essential thread ended", exc_info=error, extra={"essential": name})
+        finally:
+            if too_early:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 class HardExit:

@@ -1,14 +1,16 @@
 """Kernel device events from netlink, through pyudev.
 
-Source `kernel` hears the kernel itself, in any network namespace, before udev has made device nodes. Source `udev`
-hears the udev daemon afterwards; in a container it is silent for ever, as libudev subscribes to nothing where it sees
-no daemon. Either may lose events, so whoever listens must also look everywhere now and then.
+Source `kernel` hears the kernel itself, in any network namespace, before udev has made device nodes. Source
+`udev` hears the udev daemon afterwards; in a container it is silent for ever, as libudev subscribes to
+nothing where it sees no daemon. Either may lose events, so whoever listens must also look everywhere now and
+then.
 """
 
 import contextlib
 import errno
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 PCI_AND_DRM: tuple[tuple[str, str | None], ...] = (("pci", None), ("drm", "drm_minor"))
-"""(subsystem, device type or None for all): PCI functions, and DRM card and render nodes without connectors."""
+"""(subsystem, device type or None for all): PCI functions, and DRM card and render nodes without connectors.
+"""
 
 
 class Source(Enum):
@@ -27,7 +30,7 @@ class Source(Enum):
     UDEV = "udev"
 
 
-class UeventsUnavailable(OSError):
+class UeventsUnavailable(OSError):  # noqa: N818
     """No device events to be had here (no libudev, no netlink, not permitted); the cause is chained."""
 
 
@@ -77,11 +80,12 @@ class UeventListener:
         self._heard = heard
         self._lost = lost
         self._monitor = _subscribe(source, filters, buffer_bytes)
+        self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fd_lock = threading.Lock()
 
     def run(self) -> None:
-        """Deliver events until stop(). OSError if the subscription breaks for another reason than overflow."""
+        """Deliver events until stop(). OSError if the subscription breaks (an overflow does not break it)."""
         poller = select.poll()
         poller.register(self._monitor.fileno(), select.POLLIN)
         poller.register(self._stop_fd, select.POLLIN)
@@ -104,15 +108,18 @@ class UeventListener:
             if self._stop_fd >= 0:
                 os.close(self._stop_fd)
                 self._stop_fd = -1
-        del self._monitor
+                self._socket.close()
+                del self._monitor
 
     def _receive(self) -> Iterator[Uevent]:
         while True:
             try:
                 device = self._monitor.poll(timeout=0)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+                # pyudev sees that the socket has an error but neither says which nor clears it.
+                number = error.errno or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number != errno.ENOBUFS:
+                    raise OSError(number or errno.EIO, f"device events broke off: {error}") from error
                 self._lost()
                 continue
             if device is None:
@@ -135,7 +142,7 @@ def to_uevent(properties: Mapping[str, str]) -> Uevent:
 
 def _subscribe(source: Source, filters: tuple[tuple[str, str | None], ...], buffer_bytes: int | None) -> _Monitor:
     try:
-        import pyudev  # type: ignore[import-untyped]  # imported late: only daemons that listen pay for it
+        import pyudev  # here, so that only daemons that listen pay for it
 
         monitor: _Monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source.value)
         for subsystem, device_type in filters:

@@ -1,4 +1,6 @@
-"""A set of topics somebody should look at. Sources put names in from any thread; one reader takes all of them."""
+"""A set of topics somebody should look at. Sources put names in from any thread; one reader takes all of
+them.
+"""
 
 import threading
 
@@ -22,9 +24,11 @@ class WakeSet:
                 self._changed.notify_all()
 
     def wait(self, timeout: float | None = None, *, settle: float = 0.0) -> frozenset[str]:
-        """Wait up to `timeout` seconds (None: for ever) and take the topics; empty on timeout and once closed.
+        """Wait up to `timeout` seconds (None: for ever) and take the topics; empty on timeout and once
+        closed.
 
-        With `settle`, topics arriving in that many seconds after the first are taken along: changes come in bursts.
+        With `settle`, topics arriving in that many seconds after the first are taken along: changes come in
+        bursts.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._topics, timeout)

@@ -1,7 +1,8 @@
 """Waking somebody when a file may have changed (inotify, through watchdog).
 
-A file is watched through its directory, as writers replace files by renaming. An event is a hint to read the file
-again, never a fact: some are lost (a full inotify queue, a limit reached), so readers must also look now and then.
+A file is watched through its directory, as writers replace files by renaming. An event is a hint to read the
+file again, never a fact: some are lost (a full inotify queue, a limit reached), so readers must also look now
+and then.
 """
 
 import logging
@@ -25,7 +26,8 @@ from watchdog.events import (
 from watchdog.observers.api import ObservedWatch
 from watchdog.observers.inotify import InotifyObserver
 
-# Neither Opened nor ClosedNoWrite: reading a file must not wake its reader. The kernel is not even asked for them.
+# Neither Opened nor ClosedNoWrite: reading a file must not wake its reader. The kernel is not even asked for
+# them.
 _EVENTS: tuple[type[FileSystemEvent], ...] = (
     DirCreatedEvent,
     DirDeletedEvent,
@@ -66,10 +68,10 @@ class _Armed:
 class FileWatcher(FileSystemEventHandler):
     """Watches any number of directories, which may not exist yet, vanish, and come back.
 
-    Callbacks run in watchdog's thread and must be brief. check() finds directories that appeared or were replaced:
-    call it in each pass, BEFORE reading the files, so that nothing falls between. It costs two stat(2) a directory.
-    Where the kernel grants no watch (limits, permissions) a warning is logged once and check() tries again; until
-    then the reader's own timer has to do.
+    Callbacks run in watchdog's thread and must be brief. check() finds directories that appeared or were
+    replaced: call it in each pass, BEFORE reading the files, so that nothing falls between. It costs two
+    stat(2) a directory. Where the kernel grants no watch (limits, permissions) a warning is logged once and
+    check() tries again; until then the reader's own timer has to do.
     """
 
     def __init__(self, interests: tuple[Interest, ...]) -> None:
@@ -156,7 +158,7 @@ class FileWatcher(FileSystemEventHandler):
 
 
 def _anchors(interests: tuple[Interest, ...]) -> dict[Path, tuple[int, int]]:
-    """What to watch: each directory, and the nearest existing one above it, where it would appear or vanish."""
+    """What to watch: each directory, and the nearest existing one above, where it appears and vanishes."""
     anchors: dict[Path, tuple[int, int]] = {}
     for interest in interests:
         own = _identity(interest.directory)

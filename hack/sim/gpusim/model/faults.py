@@ -68,7 +68,7 @@ class FaultRule:
             raise ValueError("a rule needs error, delay, vfs or then")
 
     def concerns(self, operation: Operation, path: str, vf: int | None) -> bool:
-        if operation is not self.on or vf != self.vf and self.vf is not None:
+        if operation is not self.on or self.vf not in (None, vf):
             return False
         if self.device is not None and f"/{self.device}/" not in f"/{path}/":
             return False

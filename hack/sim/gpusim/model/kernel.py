@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gpusim.model.delays import Delays
 from gpusim.model.faults import Faults
 from gpusim.model.nodes import CharacterDevice, DeviceNodes
-from gpusim.model.tree import Attribute, Tree
+from gpusim.model.tree import Attribute, Tree, constant
 from gpusim.model.uevent import Environment, Listener, Uevent, parse_synthetic
 
 
@@ -33,6 +33,11 @@ class Numbers:
     def give_back(self, kind: str, number: int) -> None:
         with self._lock:
             self._taken[kind].discard(number)
+
+    def reset(self) -> None:
+        """Everything is free again."""
+        with self._lock:
+            self._taken.clear()
 
 
 class Kernel:
@@ -122,7 +127,7 @@ class ClassDevice:
             tree.add_link(f"{self.path}/device", self.parent)
         if self.character is not None:
             number = f"{self.character.major}:{self.character.minor}"
-            tree.add(f"{self.path}/dev", Attribute(mode=0o444, show=lambda: f"{number}\n".encode()))
+            tree.add(f"{self.path}/dev", constant(number))
             tree.add_link(f"dev/char/{number}", self.path)
             if self.node is not None:
                 kernel.nodes.add(self.node, self.character)

@@ -29,7 +29,7 @@ class Attribute:
     mode: int
     show: Callable[[], bytes] | None = None
     store: Callable[[bytes], None] | None = None
-    lock: threading.RLock | None = None  # type: ignore[valid-type]
+    lock: threading.RLock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,29 @@ class Directory:
 Node = Directory | Attribute | Link
 
 
-def constant(value: object, mode: int = 0o444) -> Attribute:
+def constant(value: object) -> Attribute:
     """A read-only attribute showing the value and a newline."""
     text = f"{value}\n".encode()
-    return Attribute(mode=mode, show=lambda: text)
+    return Attribute(mode=0o444, show=lambda: text)
 
 
 def shown(show: Callable[[], object]) -> Attribute:
     """A read-only attribute showing what the function returns now, and a newline."""
-    return Attribute(mode=0o444, show=lambda: f"{show()}\n".encode())
+    return Attribute(mode=0o444, show=_line(show))
 
 
 def stored(
-    show: Callable[[], object], store: Callable[[bytes], None], *, lock: threading.RLock | None = None  # type: ignore[valid-type]
+    show: Callable[[], object], store: Callable[[bytes], None], *, lock: threading.RLock | None = None
 ) -> Attribute:
     """A writable attribute (0644)."""
-    return Attribute(mode=0o644, show=lambda: f"{show()}\n".encode(), store=store, lock=lock)
+    return Attribute(mode=0o644, show=_line(show), store=store, lock=lock)
+
+
+def _line(show: Callable[[], object]) -> Callable[[], bytes]:
+    def line() -> bytes:
+        return f"{show()}\n".encode()
+
+    return line
 
 
 def write_only(store: Callable[[bytes], None], mode: int = 0o200) -> Attribute:

@@ -1,0 +1,100 @@
+"""The directory of CDI specs, of which only some files are ours.
+
+Runtimes read every ``*.json`` and ``*.yaml`` there, at any moment, so files appear whole and disappear whole.
+Nothing is synced to disk: the directory is in memory on most systems and is rebuilt after each boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from reconciler.runtime import files
+from state.observed import CdiFileSeen, Unreadable
+
+KIND = "intel.com/gpu"
+SIZE_LIMIT = 1024 * 1024
+"""Bytes; a spec of ours takes a few thousand."""
+
+_OUR_NAME = re.compile(r"intel\.com-gpu_(?:claim|alloc)-[^/\x00]+\.json")
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+def is_our_name(name: str) -> bool:
+    """Whether it is ``intel.com-gpu_claim-*.json`` or ``intel.com-gpu_alloc-*.json``: how ours are called."""
+    return _OUR_NAME.fullmatch(name) is not None
+
+
+def observe_cdi(directory: str) -> tuple[CdiFileSeen, ...] | Unreadable:
+    """The spec files of ours, sorted by name; empty if there is no such directory.
+
+    A file of our name that names another kind is somebody else's and left out; one that can't be made sense
+    of is ours, so that it gets mended. What is no readable file of reasonable size is ``Unreadable``.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if is_our_name(name))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        return Unreadable(path=directory, why=os.strerror(error.errno or errno.EIO))
+    seen = (_observe_file(directory, name) for name in names)
+    return tuple(file for file in seen if file is not None)
+
+
+def write_spec(directory: str, name: str, content: bytes) -> None:
+    """Put a spec file in place of the one of that name, if any; makes the directory.
+
+    Raises OSError; ValueError for a name that is none of ours.
+    """
+    path = _path(directory, name)
+    _make_directory(path.parent)
+    files.write_atomic(path, content, durable=False)
+
+
+def remove_spec(directory: str, name: str) -> None:
+    """Remove a spec file, which may be gone already. Raises OSError; ValueError for a name none of ours."""
+    files.remove_durable(_path(directory, name), durable=False)
+
+
+def sweep(directory: str) -> tuple[str, ...]:
+    """Remove what a killed agent left half written; returns the names. Only before anything is written."""
+    return files.sweep_temporaries(Path(directory))
+
+
+def _observe_file(directory: str, name: str) -> CdiFileSeen | None:
+    path = Path(directory, name)
+    try:
+        content = files.read_bounded(path, SIZE_LIMIT)
+    except files.FileRefused as refused:
+        if refused.absent:  # removed since the directory was listed
+            return None
+        return CdiFileSeen(name=name, content=Unreadable(path=str(path), why=refused.why))
+    return CdiFileSeen(name=name, content=content) if _may_be_ours(content) else None
+
+
+def _may_be_ours(content: bytes) -> bool:
+    try:
+        return msgspec.json.decode(content, type=_Kind).kind == KIND
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return True
+
+
+def _make_directory(directory: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)  # runtimes of other users read it, whatever our umask
+
+
+def _path(directory: str, name: str) -> Path:
+    if not is_our_name(name):
+        forms = "intel.com-gpu_claim-….json, intel.com-gpu_alloc-….json"
+        raise ValueError(f"{name!r} is no name of a CDI spec of ours ({forms})")
+    return Path(directory, name)

@@ -1,0 +1,142 @@
+"""The node's records in files: what is ours, what claims hold, and the kubelet plugin's marks.
+
+Nothing here raises for what a file holds: it comes back as Unreadable, and plans touch nothing that depends
+on it. Only the loop writes the first two; marks are the plugin's and only read here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from reconciler.runtime.files import FileRefused, read_bounded, write_atomic
+from state.mismatches import shown
+from state.observed import Unreadable
+from state.record_coding import Record, RecordError, decode_record, encode_record
+from state.records import Held, Mark, Ownership
+
+LARGEST_RECORD = 16 * 1024 * 1024
+LARGEST_MARK = 64 * 1024
+QUARANTINED_KEPT = 3
+"""Corrupt ownership records that are kept to be looked at; older ones go."""
+
+_CORRUPT = re.compile(r"\.corrupt-([1-9][0-9]{0,8})")
+
+
+def read_ownership(path: Path) -> Ownership | Unreadable:
+    """The ownership record, changing nothing; an empty one where there is none yet."""
+    try:
+        return _read(path, LARGEST_RECORD, Ownership) or Ownership()
+    except (FileRefused, RecordError) as error:
+        return Unreadable(path=str(path), why=error.why)
+
+
+class OwnershipFile:
+    """The ownership record, for its one writer.
+
+    A corrupt file is moved aside to ``<name>.corrupt-<n>``. From then on, until store(), this process takes
+    what is ours for Unreadable: an absent record would say that nothing is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._corrupt: Unreadable | None = None
+
+    def load(self) -> Ownership | Unreadable:
+        """The record; an empty one where there is none yet. What happened to a corrupt one is in ``why``."""
+        if self._corrupt is not None:
+            return self._corrupt
+        try:
+            return _read(self._path, LARGEST_RECORD, Ownership) or Ownership()
+        except FileRefused as error:
+            return Unreadable(path=str(self._path), why=error.why)
+        except RecordError as error:
+            self._corrupt = Unreadable(path=str(self._path), why=f"{error.why}; {self._move_aside()}")
+            return self._corrupt
+
+    def store(self, ownership: Ownership) -> None:
+        """Write the record so that it survives a power cut. Raises OSError naming the file."""
+        write_atomic(self._path, encode_record(ownership), durable=True)
+        self._corrupt = None
+
+    def _move_aside(self) -> str:
+        """Keep the corrupt file under another name; says in words how that went."""
+        try:
+            numbers = self._quarantined()
+            target = self._quarantine((numbers[-1] if numbers else 0) + 1)
+            os.rename(self._path, target)
+            for number in numbers[: 1 - QUARANTINED_KEPT]:
+                self._quarantine(number).unlink(missing_ok=True)
+        except OSError as error:
+            return f"moving it aside failed: {error}"
+        return f"moved to {target.name}"
+
+    def _quarantine(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.corrupt-{number}")
+
+    def _quarantined(self) -> list[int]:
+        name = self._path.name
+        rests = (one.removeprefix(name) for one in os.listdir(self._path.parent) if one.startswith(name))
+        return sorted(int(match[1]) for rest in rests if (match := _CORRUPT.fullmatch(rest)))
+
+
+def read_held(path: Path) -> Held | Unreadable | None:
+    """What claims hold, None where nothing was written since boot."""
+    try:
+        return _read(path, LARGEST_RECORD, Held)
+    except (FileRefused, RecordError) as error:
+        return Unreadable(path=str(path), why=error.why)
+
+
+def write_held(path: Path, held: Held) -> None:
+    """Write what claims hold; it need not survive a boot. Raises OSError naming the file."""
+    write_atomic(path, encode_record(held), durable=False)
+
+
+def read_marks(directory: Path) -> Mapping[str, Mark] | Unreadable:
+    """The marks by claim UID, in order; Unreadable if any of them is, since it could hold anything.
+
+    An absent directory holds none. Temporaries and what is not named ``<uid>.json`` are no marks.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if _is_mark_name(name))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        return Unreadable(path=str(directory), why=os.strerror(error.errno or errno.EIO))
+    marks: dict[str, Mark] = {}
+    for name in names:
+        mark = _read_mark(directory / name)
+        if isinstance(mark, Unreadable):
+            return mark
+        if mark is not None:
+            marks[mark.uid] = mark
+    return marks
+
+
+def _read_mark(path: Path) -> Mark | Unreadable | None:
+    """A mark, None if it was removed since the directory was listed."""
+    try:
+        mark = _read(path, LARGEST_MARK, Mark)
+    except (FileRefused, RecordError) as error:
+        return Unreadable(path=str(path), why=error.why)
+    if mark is not None and f"{mark.uid}.json" != path.name:
+        return Unreadable(path=str(path), why=f"is the mark of another claim, {shown(mark.uid)}")
+    return mark
+
+
+def _is_mark_name(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _read(path: Path, limit: int, kind: type[Record]) -> Record | None:
+    try:
+        data = read_bounded(path, limit)
+    except FileRefused as error:
+        if error.absent:
+            return None
+        raise
+    return decode_record(data, kind)
