@@ -50,7 +50,6 @@ class Applied:
 
 def apply_all(
     actions: Sequence[Action],
-    gpu: PfSeen | None,
     host: ApplyHost,
     *,
     began: Callable[[Action], None] = lambda _: None,
@@ -66,7 +65,7 @@ def apply_all(
             return Applied(done=tuple(done), stopped=True)
         began(action)
         try:
-            step = _time(action, gpu, host)
+            step = _time(action, host)
         except Stopping:
             return Applied(done=tuple(done), stopped=True)
         _report(step)
@@ -77,18 +76,18 @@ def apply_all(
     return Applied(done=tuple(done))
 
 
-def apply_action(action: Action, gpu: PfSeen | None, host: ApplyHost) -> None:
-    """Do one action, completely or not at all where the kernel allows. Raises ApplyFailed or Stopping.
+def apply_action(action: Action, host: ApplyHost) -> None:
+    """Do one action, completely, from whatever state the machine is in. Raises ApplyFailed or Stopping.
 
-    ``gpu`` is the GPU as last seen; None for a CDI file that belongs to none.
+    It looks at the machine itself and not at what was observed, which is older.
     """
     match action:
         case SetNumVfs():
             set_num_vfs(action.address, action.count, host)
         case SetVfProfile():
-            set_vf_profile(action, gpu, host)
+            set_vf_profile(action, host)
         case ResetProvisioning():
-            reset_provisioning(action, gpu, host)
+            reset_provisioning(action.address, host)
         case BindDriver():
             bind_driver(action, host)
         case WriteCdiSpec():
@@ -124,10 +123,10 @@ def doing(action: Action, gpu: PfSeen | None) -> str:
             assert_never(action)
 
 
-def _time(action: Action, gpu: PfSeen | None, host: ApplyHost) -> Step:
+def _time(action: Action, host: ApplyHost) -> Step:
     start = host.clock()
     try:
-        apply_action(action, gpu, host)
+        apply_action(action, host)
     except ApplyFailed as failed:
         return Step(action=action, seconds=host.clock() - start, failed=failed)
     return Step(action=action, seconds=host.clock() - start)

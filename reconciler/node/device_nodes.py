@@ -79,9 +79,7 @@ def _names(directory: str, problems: list[Unreadable]) -> tuple[str, ...]:
     return names or ()
 
 
-def _nodes(
-    devfs: str, wanted: list[tuple[str, str]], problems: list[Unreadable]
-) -> tuple[DeviceNode, ...]:
+def _nodes(devfs: str, wanted: list[tuple[str, str]], problems: list[Unreadable]) -> tuple[DeviceNode, ...]:
     """A node for each (path below devfs, its ``dev`` attribute) that has a number."""
     nodes = []
     for path, attribute in wanted:

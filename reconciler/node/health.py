@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.node import sysfs
@@ -10,17 +11,16 @@ from state.ids import PciAddress
 from state.observed import HealthCause, Sickness, Unreadable
 
 
-def survivability(directory: str) -> Sickness | None:
-    """xe found the GPU's firmware damaged and only offers ways to repair it."""
+def survivability(directory: str) -> tuple[Sickness, ...]:
+    """xe found the GPU's firmware damaged and only offers ways to repair it. The file is there only then."""
     mode = sysfs.read(f"{directory}/survivability_mode")
     if mode is None:
-        return None
-    said = f"mode {mode}" if isinstance(mode, str) else str(mode)
-    return Sickness(cause=HealthCause.SURVIVABILITY, message=f"in survivability mode ({said})")
+        return ()
+    return (Sickness(cause=HealthCause.SURVIVABILITY, message=f"in survivability mode ({mode})"),)
 
 
-def unreadable(problems: list[Unreadable]) -> tuple[Sickness, ...]:
-    """One reason for all that could not be read."""
+def unreadable(problems: Sequence[Unreadable]) -> tuple[Sickness, ...]:
+    """One reason for all that could not be read; none for nothing."""
     if not problems:
         return ()
     return (Sickness(cause=HealthCause.UNREADABLE, message="; ".join(map(str, problems))),)

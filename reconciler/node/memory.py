@@ -16,6 +16,10 @@ _log = logging.getLogger(__name__)
 
 _MEMORY_BAR = 2
 """Base address register of local memory on every discrete Intel GPU."""
+_MEMORY_BAR_EXCESS = 2
+"""A BAR's size is a power of two: the next one up from the memory (16 GiB for 12), or less without resizing.
+Half of it is what the card has for sure.
+"""
 _RESOURCE = re.compile(r"0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 _IS_MEMORY = 0x200
 """IORESOURCE_MEM of the kernel's ioport.h"""
@@ -50,7 +54,7 @@ class MemoryReader:
         if isinstance(bar, Unreadable):
             problems.append(bar)
         elif bar:
-            return MemorySeen(total=bar, source=MemorySource.BAR)
+            return MemorySeen(total=bar // _MEMORY_BAR_EXCESS, source=MemorySource.BAR)
         return None
 
     def forget(self, name: DeviceName) -> None:

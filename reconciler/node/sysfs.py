@@ -73,7 +73,7 @@ def list_directory(path: str) -> tuple[str, ...] | Unreadable | None:
 
 
 def write(path: str, value: str) -> None:
-    """Hand ``value`` to an attribute in one write(2), as a kernel attribute takes it.
+    """Store ``value`` in an attribute with a single system call, as the kernel wants it.
 
     Blocks as long as the kernel works on it. Raises OSError with the kernel's errno and the file's name.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import yaml
 
@@ -33,7 +33,16 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 
 
-class YamlRefused(Exception):  # noqa: N818
+class _Mark(Protocol):
+    """A place in the text, counted from 0: the C parser's marks and those of its Python twin."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class YamlRefused(Exception):
     """Text that is no YAML, or none we accept: ``why``, and where, both counted from 1."""
 
     def __init__(self, why: str, *, line: int, column: int) -> None:
@@ -187,8 +196,7 @@ def _require_no_anchor(event: yaml.NodeEvent) -> None:
         raise _refused(f"anchors (&{event.anchor:.80}) are not allowed", event.start_mark)
 
 
-def _refused(why: str, mark: yaml.Mark | None) -> YamlRefused:
-    # Marks count from 0.
+def _refused(why: str, mark: _Mark | None) -> YamlRefused:
     return YamlRefused(why, line=mark.line + 1 if mark else 1, column=mark.column + 1 if mark else 1)
 
 

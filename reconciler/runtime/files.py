@@ -17,7 +17,7 @@ from pathlib import Path
 _TEMPORARY = re.compile(r"\.tmp-\d+-\d+-\d+")
 
 
-class FileRefused(OSError):  # noqa: N818
+class FileRefused(OSError):
     """A file that will not be read. `errno` is the kernel's, or the nearest one where the refusal is ours."""
 
     def __init__(self, path: Path, why: str, number: int) -> None:
@@ -45,11 +45,11 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool) -
     with _naming(path):
         descriptor, temporary = _open_temporary(path.parent)
         try:
-            with open(descriptor, "wb", buffering=0) as stream:
+            with open(descriptor, "wb", buffering=0):
                 os.fchmod(descriptor, mode)
                 _write_all(descriptor, data)
                 if durable:
-                    os.fsync(stream)
+                    os.fsync(descriptor)
             os.rename(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

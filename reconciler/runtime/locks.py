@@ -14,7 +14,7 @@ from reconciler.runtime.files import FileRefused, read_bounded
 _HOLDER_LIMIT = 4096  # bytes of a lock file anyone needs to read
 
 
-class LockBusy(OSError):  # noqa: N818
+class LockBusy(OSError):
     """Somebody else holds the lock."""
 
     def __init__(self, path: Path, holder: str) -> None:

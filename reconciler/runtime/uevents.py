@@ -30,7 +30,7 @@ class Source(Enum):
     UDEV = "udev"
 
 
-class UeventsUnavailable(OSError):  # noqa: N818
+class UeventsUnavailable(OSError):
     """No device events to be had here (no libudev, no netlink, not permitted); the cause is chained."""
 
 
@@ -81,6 +81,7 @@ class UeventListener:
         self._lost = lost
         self._monitor = _subscribe(source, filters, buffer_bytes)
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))
+        self._overflowed = False
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._fd_lock = threading.Lock()
 
@@ -95,6 +96,10 @@ class UeventListener:
                 return
             for event in self._receive():
                 self._heard(event)
+            # Only now: after an overflow the kernel silently drops everything until the queue was empty once.
+            if self._overflowed and not poller.poll(0):
+                self._overflowed = False
+                self._lost()
 
     def stop(self) -> None:
         """End run(), from any thread."""
@@ -120,7 +125,7 @@ class UeventListener:
                 number = error.errno or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if number != errno.ENOBUFS:
                     raise OSError(number or errno.EIO, f"device events broke off: {error}") from error
-                self._lost()
+                self._overflowed = True
                 continue
             if device is None:
                 return

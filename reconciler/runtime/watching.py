@@ -7,6 +7,7 @@ and then.
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,8 +89,7 @@ class FileWatcher(FileSystemEventHandler):
         with self._lock:
             if self._stopped or not self._observing():
                 return False
-            # Twice at most: a directory made between looking and watching is found by looking again.
-            while True:
+            while True:  # until nothing changes: a directory made between looking and watching is found
                 wanted = _anchors(self._interests)
                 changed = self._drop_stale(wanted)
                 complete = True
@@ -113,10 +113,14 @@ class FileWatcher(FileSystemEventHandler):
         """Called by watchdog."""
         paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
         if isinstance(event, DirDeletedEvent | DirMovedEvent):
-            self._vanished.add(paths[0])  # before waking: the check() of the woken must see it
+            # Before waking, so that the check() of whoever is woken sees it.
+            self._vanished.update(path for path in paths[:1] if self._leads_to_a_reader(path))
         for interest in self._interests:
             if any(interest.concerned_by(path) for path in paths):
                 interest.wake()
+
+    def _leads_to_a_reader(self, path: Path) -> bool:
+        return any(interest.directory.is_relative_to(path) for interest in self._interests)
 
     def _observing(self) -> bool:
         if self._observer is None:
@@ -129,14 +133,11 @@ class FileWatcher(FileSystemEventHandler):
         return self._observer is not None
 
     def _drop_stale(self, wanted: dict[Path, tuple[int, int]]) -> bool:
-        stale = [
-            path
-            for path, armed in self._armed.items()
-            # A directory made anew may get the old inode number, so its deletion counts on its own.
-            if wanted.get(path) != armed.identity or path in self._vanished
-        ]
+        vanished = frozenset(self._vanished)
+        self._vanished -= vanished
+        # A directory made anew may get the old inode number, so its deletion counts on its own.
+        stale = [p for p, armed in self._armed.items() if wanted.get(p) != armed.identity or p in vanished]
         for path in stale:
-            self._vanished.discard(path)
             assert self._observer is not None
             self._observer.unschedule(self._armed.pop(path).watch)
         return bool(stale)
@@ -177,4 +178,4 @@ def _identity(path: Path) -> tuple[int, int] | None:
         status = os.stat(path)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino) if os.path.isdir(path) else None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None

@@ -34,10 +34,14 @@ class SysfsOperations(mfusepy.Operations):  # type: ignore[misc]
     use_ns = True
 
     def __init__(self, tree: Tree) -> None:
+        self.serving = threading.Event()
         self._tree = tree
         self._born = time.time_ns()
         self._handles = itertools.count(1)
         self._contents: dict[int, bytes] = {}
+
+    def init(self, path: str) -> None:
+        self.serving.set()
 
     def _find(self, path: str) -> Node:
         node = self._tree.find(path)
@@ -132,17 +136,19 @@ def mounted(tree: Tree, where: Path, *, timeout: float = 10.0) -> Iterator[Path]
     """
     clean_stale(where)
     failure: list[BaseException] = []
+    operations = SysfsOperations(tree)
 
     def serve() -> None:
         try:
-            mfusepy.FUSE(SysfsOperations(tree), str(where), **_options())
+            mfusepy.FUSE(operations, str(where), **_options())
         except Exception as error:  # noqa: BLE001  whatever it is, the waiting thread raises it
             failure.append(error)
 
     thread = threading.Thread(target=serve, name=f"sysfs at {where}", daemon=True)
-    thread.start()
     try:
-        _wait_until_mounted(where, thread, failure, timeout)
+        with _same_directory():
+            thread.start()
+            _wait_until_serving(operations, where, thread, failure, timeout)
         yield where
     finally:
         _unmount(where)
@@ -151,11 +157,24 @@ def mounted(tree: Tree, where: Path, *, timeout: float = 10.0) -> Iterator[Path]
             _log.warning("the file system at %s still has calls under way", where)
 
 
+@contextlib.contextmanager
+def _same_directory() -> Iterator[None]:
+    """libfuse changes the working directory of the whole process to / before it serves: change it back."""
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
 def clean_stale(where: Path) -> None:
-    """Unmount what is left at a directory; no-op if nothing is."""
+    """Unmount what is left at a directory; no-op if nothing is, or no directory."""
     try:
         stale = os.path.ismount(where)
         os.stat(where)
+    except FileNotFoundError:
+        return
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             raise
@@ -180,12 +199,15 @@ def _options() -> dict[str, object]:
     return options
 
 
-def _wait_until_mounted(
-    where: Path, thread: threading.Thread, failure: list[BaseException], timeout: float
+def _wait_until_serving(
+    operations: SysfsOperations,
+    where: Path,
+    thread: threading.Thread,
+    failure: list[BaseException],
+    timeout: float,
 ) -> None:
     deadline = time.monotonic() + timeout
-    while not os.path.ismount(where):
-        thread.join(0.005)
+    while not operations.serving.wait(0.005):
         if not thread.is_alive():
             cause = failure[0] if failure else None
             raise RuntimeError(f"cannot mount at {where}: {cause or 'libfuse gave up'}") from cause

@@ -28,9 +28,7 @@ class UeventInjector:
         """Raises PermissionError in the host's network namespace, OSError if there is no such socket."""
         if in_host_network():
             raise PermissionError("uevents are injected only in a private network namespace (unshare -n)")
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _KOBJECT_UEVENT
-        )
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _KOBJECT_UEVENT)
         self._socket.bind((0, 0))
 
     def send(self, event: Uevent) -> None:

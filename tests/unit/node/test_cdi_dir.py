@@ -92,7 +92,9 @@ def test_removing_is_repeatable_and_leaves_others_alone(tmp_path: Path) -> None:
     cdi_dir.remove_spec(str(tmp_path / "absent"), CLAIM)
 
 
-@pytest.mark.parametrize("name", ["intel.com-gpu.yaml", "../intel.com-gpu_claim-1.json", "intel.com-gpu_claim-/x.json"])
+@pytest.mark.parametrize(
+    "name", ["intel.com-gpu.yaml", "../intel.com-gpu_claim-1.json", "intel.com-gpu_claim-/x.json"]
+)
 def test_names_that_are_not_ours_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="no name of a CDI spec of ours"):
         cdi_dir.write_spec(str(tmp_path), name, OURS)

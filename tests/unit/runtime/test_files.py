@@ -86,14 +86,45 @@ def test_writing_into_an_absent_directory_names_the_file(tmp_path: Path) -> None
     assert caught.value.filename == str(tmp_path / "no" / "f")
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_means_content_before_name_and_name_before_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    calls: list[str] = []
+    fsync, rename, unlink = os.fsync, os.rename, os.unlink
+
+    def noted_fsync(file: int) -> None:
+        calls.append("sync directory" if stat.S_ISDIR(os.fstat(file).st_mode) else "sync file")
+        fsync(file)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    def noted_unlink(path: Path) -> None:
+        calls.append("unlink")
+        unlink(path)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    monkeypatch.setattr(os, "unlink", noted_unlink)
+    write_atomic(tmp_path / "f", b"x", durable=durable)
+    remove_durable(tmp_path / "f", durable=durable)
+    remove_durable(tmp_path / "f", durable=durable)  # absent already, perhaps not yet for good
+    everything = ["sync file", "rename", "sync directory", *["unlink", "sync directory"] * 2]
+    assert calls == [call for call in everything if durable or "sync" not in call]
+
+
 def test_readers_see_old_or_new_and_never_a_part(tmp_path: Path) -> None:
     path = tmp_path / "f"
     contents = [bytes([number]) * 50_000 for number in range(4)]
     write_atomic(path, contents[0], durable=False)
-    threads = [
-        threading.Thread(target=lambda c=c: [write_atomic(path, c, durable=False) for _ in range(25)])
-        for c in contents
-    ]
+
+    def write_often(content: bytes) -> None:
+        for _ in range(25):
+            write_atomic(path, content, durable=False)
+
+    threads = [threading.Thread(target=write_often, args=(content,)) for content in contents]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

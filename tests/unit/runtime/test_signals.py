@@ -38,7 +38,6 @@ def end(child: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 DAEMON = """
 block_signals()
-reloads = []
 def reload():
     say("reload")
     return After.GO_ON
@@ -46,7 +45,8 @@ threads = Essentials()
 stop = threading.Event()
 threads.start("worker", stop.wait)
 say("up")
-number = wait_for_signals({signal.SIGTERM: lambda: After.END, signal.SIGINT: lambda: After.END, signal.SIGHUP: reload})
+end = lambda: After.END
+number = wait_for_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reload})
 threads.expect_end()
 stop.set()
 say(number.name)

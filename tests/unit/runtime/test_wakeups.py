@@ -22,7 +22,12 @@ def test_each_wait_takes_what_was_woken_since_the_last(rounds: list[list[str]]) 
 @given(workers=st.lists(st.lists(st.integers(0, 40).map(str), min_size=1), min_size=1, max_size=4))
 def test_no_topic_of_any_thread_is_lost(workers: list[list[str]]) -> None:
     wakes = WakeSet()
-    threads = [threading.Thread(target=lambda t=topics: [wakes.wake(x) for x in t]) for topics in workers]
+
+    def work(topics: list[str]) -> None:
+        for topic in topics:
+            wakes.wake(topic)
+
+    threads = [threading.Thread(target=work, args=(topics,)) for topics in workers]
     for thread in threads:
         thread.start()
     wanted = frozenset(topic for topics in workers for topic in topics)
@@ -58,7 +63,11 @@ def test_closing_ends_waiting_and_settling_at_once() -> None:
         for name in topic:
             wakes.wake(name)
         taken: list[frozenset[str]] = []
-        thread = threading.Thread(target=lambda w=wakes: taken.append(w.wait(None, settle=1000)))
+
+        def wait(wakes: WakeSet = wakes, taken: list[frozenset[str]] = taken) -> None:
+            taken.append(wakes.wait(None, settle=1000))
+
+        thread = threading.Thread(target=wait)
         thread.start()
         wakes.close()
         thread.join(10)

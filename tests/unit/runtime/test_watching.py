@@ -1,7 +1,7 @@
 """Watching directories with real inotify.
 
-Events come from another thread, so waits have deadlines. That something wakes nobody is shown by an event behind it
-in the same directory, which arrives alone.
+Events come from another thread, so waits have deadlines. That something wakes nobody is shown by an event behind
+it in the same directory, which arrives alone.
 """
 
 import itertools
