@@ -108,7 +108,7 @@ class ApplyHost:
         return None if name is None else _expect(path, name)
 
     def write(self, path: str, value: str, explanations: Mapping[int, str] = _NO_EXPLANATIONS) -> None:
-        """Hand a value to an attribute in one write(2). Raises ApplyFailed that explains the errno."""
+        """Hand a value to an attribute in a single system call. Raises ApplyFailed, the errno explained."""
         self.writing(KernelWrite(path=path, value=value, since=self.clock()))
         try:
             sysfs.write(path, value)

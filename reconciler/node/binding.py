@@ -1,8 +1,8 @@
 """Binding PCI functions to kernel drivers (drivers/base/bus.c, ``driver_override`` of drivers/pci).
 
-Graphics drivers are bound through their own id tables, never by override: one that is forced onto a device it
-doesn't know may crash. The VFIO drivers take what ``driver_override`` names, and it stays there, so that the
-function keeps its driver when it is probed again.
+Graphics drivers are bound through their own id tables and not by override: one that is forced onto a device it
+doesn't know is probed with an empty id and may crash. The VFIO drivers take what ``driver_override`` names, and
+it stays there, so that the function keeps its driver when it is probed again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from reconciler.node import sysfs
 from reconciler.node.apply_host import ApplyFailed, ApplyHost
 from reconciler.node.numvfs import require_no_vfs
 from state.actions import BindDriver
@@ -18,6 +19,7 @@ from state.observed import VFIO_DRIVERS
 
 _CLEAR = "\n"
 _MODULES = {"vfio-pci": "vfio_pci", "xe-vfio-pci": "xe_vfio_pci"}
+_WHY_NOT_UNBOUND = {errno.ENODEV: "another driver took the device meanwhile"}
 _WHY_NOT_BOUND = {
     errno.ENODEV: "the driver does not support this device",
     errno.EBUSY: "another driver took the device meanwhile",
@@ -59,7 +61,9 @@ def _take_to(driver: str | None, address: PciAddress, host: ApplyHost) -> None:
         _override(driver, function, host)
     if bound is not None:
         _unbind(bound, address, host)
-    if driver is not None:
+    if driver is not None and _is_probed_only_by_override(driver, function):
+        _bind_with_passing_override(driver, address, host)
+    elif driver is not None:
         _bind(driver, address, host)
 
 
@@ -85,7 +89,7 @@ def _read_override(path: str, host: ApplyHost) -> str | None:
 def _unbind(bound: str, address: PciAddress, host: ApplyHost) -> None:
     function = host.function(address)
     try:
-        host.write(f"{host.roots.sysfs}/bus/pci/drivers/{bound}/unbind", address)
+        host.write(f"{host.roots.sysfs}/bus/pci/drivers/{bound}/unbind", address, _WHY_NOT_UNBOUND)
     except ApplyFailed:
         if host.driver(address) is not None:
             raise
@@ -106,6 +110,25 @@ def _bind(driver: str, address: PciAddress, host: ApplyHost) -> None:
         now = host.driver(address)
         why = f"is bound to {now or 'no driver'} {host.timeouts.driver:g} s after it was bound to {driver}"
         raise ApplyFailed(path=function, why=why)
+
+
+def _is_probed_only_by_override(driver: str, function: str) -> bool:
+    """Whether this is a VF of a GPU with ``sriov_drivers_autoprobe`` off, going to the driver its GPU has.
+
+    The kernel then refuses even a write to ``bind``, unless ``driver_override`` is set (drivers/pci/pci-driver.c).
+    The GPU's own driver knows the device id, which its VFs share.
+    """
+    autoprobe = sysfs.read(f"{function}/physfn/sriov_drivers_autoprobe")
+    return autoprobe == "0" and sysfs.link_name(f"{function}/physfn/driver") == driver
+
+
+def _bind_with_passing_override(driver: str, address: PciAddress, host: ApplyHost) -> None:
+    function = host.function(address)
+    _override(driver, function, host)
+    try:
+        _bind(driver, address, host)
+    finally:
+        _override(None, function, host)
 
 
 def _undo(before: str | None, address: PciAddress, host: ApplyHost, first: ApplyFailed) -> None:

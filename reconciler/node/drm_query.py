@@ -112,7 +112,8 @@ def _answer(ask: Callable[[int, int], int]) -> bytes:
     if not 0 < length <= _MOST_BYTES:
         raise DrmQueryError(errno.EBADMSG, f"memory query: implausible length {length}")
     buffer = ctypes.create_string_buffer(length)
-    return buffer.raw[: min(ask(length, ctypes.addressof(buffer)), length)]
+    answered = ask(length, ctypes.addressof(buffer))
+    return buffer.raw[: min(answered, length)]
 
 
 def _ioctl(descriptor: int, number: int, argument: bytearray) -> None:

@@ -87,7 +87,7 @@ def _place(data: bytes, offset: int) -> tuple[int, int]:
 def _sound_json(text: str) -> object | None:
     """The value of JSON text. None when it is something else, or has what the YAML parser will complain of.
 
-    JSON is tried first because it is 20 times as fast, and YAML after it because it knows lines and columns.
+    JSON is tried first as its parser is ten times as fast, YAML after it as its parser knows lines and columns.
     """
     try:
         value: object = msgspec.json.decode(text)

@@ -57,6 +57,8 @@ def _links(function: str, host: ApplyHost) -> frozenset[int]:
 def _explain(failed: ApplyFailed, address: PciAddress, count: int, host: ApplyHost) -> str:
     """Why the kernel refused, in words; what else it takes to know that is looked up now."""
     function = host.function(address)
+    if not os.path.exists(function):
+        return "the GPU is gone"
     if failed.errno == errno.ENOENT:
         return _why_no_entry(address, host)
     if failed.errno == errno.ERANGE:
@@ -74,9 +76,8 @@ def _explain(failed: ApplyFailed, address: PciAddress, count: int, host: ApplyHo
 
 
 def _why_no_entry(address: PciAddress, host: ApplyHost) -> str:
-    function = host.function(address)
-    if not os.path.exists(f"{function}/sriov_numvfs"):
-        return "the GPU has no SR-IOV capability" if os.path.exists(function) else "the GPU is gone"
+    if not os.path.exists(f"{host.function(address)}/sriov_numvfs"):
+        return "the GPU has no SR-IOV capability"
     driver = host.driver(address)
     if driver is None:
         return "no kernel driver is bound"

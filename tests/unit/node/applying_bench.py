@@ -10,7 +10,6 @@ from pathlib import Path
 
 from gpusim import Delays, GpuSpec, Machine, MachineSpec, SriovSpec, Uevent
 from gpusim.fuse_face import mounted
-
 from reconciler.node.apply_host import ApplyHost, KernelWrite, Timeouts
 from reconciler.node.roots import Roots
 from state.ids import DeviceName, PciAddress, Slot

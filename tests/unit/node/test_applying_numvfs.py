@@ -4,8 +4,8 @@ import dataclasses
 import threading
 
 import pytest
-from gpusim import Delays, FaultRule, GpuSpec, Operation
 
+from gpusim import Delays, FaultRule, GpuSpec, Operation
 from reconciler.node.apply_host import ApplyFailed, KernelWrite
 from reconciler.node.applying import apply_action
 from state.actions import SetNumVfs

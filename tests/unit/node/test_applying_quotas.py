@@ -1,10 +1,14 @@
 """Setting, clearing and giving back VF quotas, on every kind of GPU that has them."""
 
-import pytest
-from gpusim import FaultRule, GpuSpec, Operation, SriovSpec
+import time
+from pathlib import Path
 
-from reconciler.node.apply_host import ApplyFailed
+import pytest
+
+from gpusim import FaultRule, GpuSpec, Operation, SriovSpec
+from reconciler.node.apply_host import ApplyFailed, ApplyHost
 from reconciler.node.applying import apply_action
+from reconciler.node.roots import Roots
 from state.actions import ResetProvisioning, SetNumVfs, SetVfProfile
 from state.profiles import MIB, TileQuota
 from tests.unit.node.applying_bench import (
@@ -134,7 +138,9 @@ def test_values_that_are_none_are_not_written_but_cleared() -> None:
 def test_from_one_profile_to_another_and_none_is_left(
     first: tuple[int, TileQuota], second: tuple[int, TileQuota]
 ) -> None:
-    small = TileQuota(contexts=128, doorbells=7, exec_quantum_ms=1, preempt_timeout_us=9, ggtt=64 * MIB, lmem=64 * MIB)
+    small = TileQuota(
+        contexts=128, doorbells=7, exec_quantum_ms=1, preempt_timeout_us=9, ggtt=64 * MIB, lmem=64 * MIB
+    )
     count, quota = first
     with bench(FLEX) as on:
         set_profile(on, count, quota if count < 31 else small)
@@ -158,9 +164,7 @@ def test_repeating_writes_the_same_and_clears_nothing() -> None:
 
 def test_interrupted_halfway_then_repeated() -> None:
     with bench(FLEX) as on:
-        on.machine.add_faults(
-            FaultRule(on=Operation.WRITE, path="*/vf2/gt/ggtt_quota", error="EIO", count=1)
-        )
+        on.machine.add_faults(FaultRule(on=Operation.WRITE, path="*/vf2/gt/ggtt_quota", error="EIO", count=1))
         failed = refusal(on, 4, M4)
         assert failed.path.endswith("/vf2/gt/ggtt_quota")
         assert "wedged" in failed.why
@@ -236,7 +240,9 @@ def test_a_quota_that_keeps_i915_from_provisioning_is_named() -> None:
         on.machine.sysfs.write(attribute, "0")
         on.machine.set_attribute(attribute, "60")
         on.machine.add_faults(FaultRule(on=Operation.WRITE, path="*/auto_provisioning", error="ESTALE"))
-        with pytest.raises(ApplyFailed, match=r"doorbells of VF 0 \(.*/vf1/gt/doorbells_quota\) is still set") as caught:
+        with pytest.raises(
+            ApplyFailed, match=r"doorbells of VF 0 \(.*/vf1/gt/doorbells_quota\) is still set"
+        ) as caught:
             reset(on)
     assert caught.value.errno == 116
 
@@ -291,3 +297,24 @@ def test_without_files_for_quotas_nothing_can_be_set_and_nothing_needs_reset() -
         assert refusal(on, 1, M4).why == "the kernel driver lets nobody set what VFs get"
         reset(on)
         assert on.writes == []
+
+
+def test_xe_debugfs_before_sriov_had_a_directory_of_its_own(tmp_path: Path) -> None:
+    device = tmp_path / DEVICE
+    device.mkdir(parents=True)
+    (tmp_path / "bus/pci/drivers/xe").mkdir(parents=True)
+    (device / "driver").symlink_to("../../drivers/xe")
+    (device / "sriov_totalvfs").write_text("2\n")
+    (device / "sriov_numvfs").write_text("0\n")
+    for vf in (1, 2):
+        files = tmp_path / f"kernel/debug/dri/{ADDRESS}/gt0/vf{vf}"
+        files.mkdir(parents=True)
+        for name in I915_ORDER:
+            (files / name).write_text("7\n")
+    host = ApplyHost(roots=Roots(sysfs=str(tmp_path)), clock=time.monotonic)
+    action = SetVfProfile(pf=name_of(XE), address=ADDRESS, profile="p", count=1, quota=M4)
+    apply_action(action, host)
+    gt = tmp_path / f"kernel/debug/dri/{ADDRESS}/gt0"
+    assert (gt / "vf1/lmem_quota").read_text() == str(3000 * MIB)
+    assert (gt / "vf1/ggtt_quota").read_text() == str(512 * MIB)
+    assert {(gt / "vf2" / name).read_text() for name in I915_ORDER} == {"0"}

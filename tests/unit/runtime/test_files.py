@@ -158,6 +158,33 @@ def test_odd_files_are_refused_without_blocking(tmp_path: Path) -> None:
         read_bounded(Path("/dev/zero"), 10)
 
 
+def test_what_is_no_file_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> int:
+        raise AssertionError("opened")
+
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(os, "open", never)
+    with pytest.raises(FileRefused, match="not a regular file"):
+        read_bounded(tmp_path / "fifo", 10)
+
+
+def test_a_file_that_becomes_a_fifo_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    real_stat = os.stat
+
+    def stat_then_swap(name: Path, *, follow_symlinks: bool) -> os.stat_result:
+        status = real_stat(name, follow_symlinks=follow_symlinks)
+        monkeypatch.undo()
+        path.unlink()
+        os.mkfifo(path)
+        return status
+
+    monkeypatch.setattr(os, "stat", stat_then_swap)
+    with pytest.raises(FileRefused, match="not a regular file"):
+        read_bounded(path, 10)
+
+
 def test_links_are_followed_only_if_asked_and_only_to_files(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"x")
     os.mkfifo(tmp_path / "fifo")

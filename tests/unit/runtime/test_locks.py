@@ -1,5 +1,6 @@
 """Locks between processes: the other process is a real one."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -87,6 +88,23 @@ def test_a_lock_file_made_anew_is_locked_anew(tmp_path: Path) -> None:
     first.release()
     assert not first.try_acquire()
     second.release()
+
+
+def test_a_lock_file_removed_while_locking_guards_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l"
+    flock = fcntl.flock
+    removals = iter([path.unlink])
+
+    def flock_of_a_file_just_removed(descriptor: int, operation: int) -> None:
+        for remove in removals:
+            remove()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_a_file_just_removed)
+    lock = FileLock(path)
+    assert lock.try_acquire()
+    assert not FileLock(path).try_acquire()
+    lock.release()
 
 
 def test_holding_twice_is_a_mistake(tmp_path: Path) -> None:

@@ -168,10 +168,12 @@ def settle(watched: Watched) -> None:
         watched.watcher.check()
 
 
-def test_a_directory_reached_through_a_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["to-d", "to-real/d"])
+def test_a_directory_reached_through_a_link(tmp_path: Path, path: str) -> None:
     (tmp_path / "real" / "d").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("real")
-    watched = Watched(tmp_path / "link" / "d")
+    (tmp_path / "to-real").symlink_to("real")
+    (tmp_path / "to-d").symlink_to("real/d")
+    watched = Watched(tmp_path / path)
     try:
         write_atomic(tmp_path / "real" / "d" / "node.json", b"1", durable=False)
         assert watched.woken_before_now()

@@ -115,6 +115,8 @@ class PciBus:
             if function.binding is None or function.driver is None:
                 return
             self._unlink(function.driver, function)
+            if function.sriov is not None:
+                function.sriov.disable()
             function.binding.remove()
             function.binding = None
             function.driver = None

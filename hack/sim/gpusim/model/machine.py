@@ -45,7 +45,6 @@ class Machine:
         self._random = random.Random(seed)
         self._faults = Faults(seed=seed, sleep=sleep, run=self._run_command)
         self._kernel = Kernel(delays=delays, faults=self._faults, sleep=sleep)
-        self._sriov: dict[str, Sriov] = {}
         self._reboot_listeners: list[Callable[[], None]] = []
         self._commands: Callable[[str], None] | None = None
         self._lock = threading.RLock()
@@ -92,9 +91,7 @@ class Machine:
     def unplug(self, address: str) -> None:
         """A GPU or other function is gone, with its VFs. Waits for a store that holds its lock. KeyError."""
         function = self._function(address)
-        with self._lock, function.lock:
-            if address in self._sriov:
-                self._sriov.pop(address).disable()
+        with self._lock:
             self._bus.remove(function)
 
     def plug(self, address: str) -> None:
@@ -109,7 +106,8 @@ class Machine:
 
     def vanish(self, address: str, vf: int) -> None:
         """One virtual function (from 0) falls off the bus; sriov_numvfs and its virtfn link stay. KeyError."""
-        functions = self._sriov[address].functions if address in self._sriov else ()
+        sriov = self._function(address).sriov
+        functions = sriov.functions if sriov is not None else ()
         if vf >= len(functions):
             raise KeyError(f"{address} has no virtual function {vf}")
         self._bus.remove(functions[vf])
@@ -151,9 +149,9 @@ class Machine:
         Waits for stores in flight. Listeners hear the events of the boot; fault rules stay in force.
         """
         with self._lock:
-            for address in tuple(self._sriov):
-                with self._function(address).lock:
-                    self._sriov.pop(address)
+            for function in self._bus.functions:
+                with function.lock:
+                    function.present = False
             self.sysfs.clear()
             for path in self.nodes.snapshot():
                 self.nodes.remove(path)
@@ -197,7 +195,7 @@ class Machine:
         )
         self._bus.add(function, group=spec.iommu_group)
         if spec.sriov is not None:
-            self._sriov[spec.address] = Sriov(self._bus, function, spec, spec.sriov)
+            function.sriov = Sriov(self._bus, function, spec, spec.sriov)
         if spec.boot_driver is not None:
             self._bus.attach(spec.boot_driver, function)
 

@@ -40,6 +40,17 @@ class Binding(Protocol):
         """They are gone."""
 
 
+class VirtualFunctions(Protocol):
+    """A physical function's SR-IOV capability."""
+
+    @property
+    def functions(self) -> tuple[PciFunction, ...]:
+        """Those enabled, by index; one that vanished stays listed."""
+
+    def disable(self) -> None:
+        """Remove all of them; no-op if there are none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """What the configuration space says of a function."""
@@ -96,6 +107,7 @@ class PciFunction:
         """The kernel's device_lock."""
         self.driver: str | None = None
         self.binding: Binding | None = None
+        self.sriov: VirtualFunctions | None = None
         self.override: str | None = None
         self.iommu_group: int | None = None
         self.present = False

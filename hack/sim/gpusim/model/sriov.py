@@ -39,7 +39,7 @@ class Sriov:
 
     @property
     def functions(self) -> tuple[PciFunction, ...]:
-        """The virtual functions that are there, by index; one that vanished stays listed."""
+        """See VirtualFunctions."""
         return self._functions
 
     def _show(self) -> int:

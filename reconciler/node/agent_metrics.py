@@ -1,0 +1,70 @@
+"""What the node agent counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from reconciler.node.applying import Step
+from reconciler.runtime.loop import PassRun
+from reconciler.runtime.metrics import Kind, Metric, Metrics
+from state.outcomes import Phase
+from state.planning import Plan
+from state.status import NodeStatus
+
+PASSES = "gpu_reconciler_passes_total"
+PASS_SECONDS = "gpu_reconciler_pass_seconds"
+ACTIONS = "gpu_reconciler_actions_total"
+ACTION_SECONDS = "gpu_reconciler_action_seconds"
+PLANNED = "gpu_reconciler_planned_actions"
+BLOCKED = "gpu_reconciler_blocked"
+DRIFT = "gpu_reconciler_drift"
+ALLOCATIONS = "gpu_reconciler_allocations"
+CONVERGED = "gpu_reconciler_convergence_seconds"
+BACKING_OFF = "gpu_reconciler_backing_off"
+GPUS = "gpu_reconciler_gpus"
+VFS = "gpu_reconciler_virtual_functions"
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+DECLARED = (
+    Metric(name=PASSES, help="Passes of the loop, by result.", kind=Kind.COUNTER, labels=("result",)),
+    Metric(name=PASS_SECONDS, help="Time a pass took.", kind=Kind.HISTOGRAM, buckets=_FAST),
+    Metric(name=ACTIONS, help="Actions done, by kind and result.", kind=Kind.COUNTER, labels=("kind", "result")),
+    Metric(name=ACTION_SECONDS, help="Time an action took.", kind=Kind.HISTOGRAM, labels=("kind",), buckets=_SLOW),
+    Metric(name=PLANNED, help="Actions in the last plan.", kind=Kind.GAUGE),
+    Metric(name=BLOCKED, help="Things wanted that have to wait.", kind=Kind.GAUGE),
+    Metric(name=DRIFT, help="1 while the machine is not as it is wanted, else 0.", kind=Kind.GAUGE),
+    Metric(name=ALLOCATIONS, help="Allocations, by phase.", kind=Kind.GAUGE, labels=("phase",)),
+    Metric(name=CONVERGED, help="Time from drift to none.", kind=Kind.HISTOGRAM, buckets=_SLOW),
+    Metric(name=BACKING_OFF, help="Units of work that failed and wait to be tried again.", kind=Kind.GAUGE),
+    Metric(name=GPUS, help="GPUs, by health.", kind=Kind.GAUGE, labels=("health",)),
+    Metric(name=VFS, help="Virtual functions enabled, by GPU.", kind=Kind.GAUGE, labels=("device",)),
+)
+
+
+def report_run(metrics: Metrics, run: PassRun) -> None:
+    """Count a pass and the time it took."""
+    metrics.count(PASSES, result="crashed" if run.crashed else "ok")
+    metrics.observe(PASS_SECONDS, run.seconds)
+
+
+def report_step(metrics: Metrics, step: Step) -> None:
+    """Count an action."""
+    kind = type(step.action).__name__
+    metrics.count(ACTIONS, kind=kind, result="ok" if step.failed is None else "failed")
+    metrics.observe(ACTION_SECONDS, step.seconds, kind=kind)
+
+
+def report_pass(metrics: Metrics, todo: Plan, status: NodeStatus) -> None:
+    """Show what the last pass found."""
+    metrics.gauge(PLANNED, len(todo.actions))
+    metrics.gauge(BLOCKED, len(todo.blocked))
+    phases = Counter(outcome.phase for outcome in todo.outcomes)
+    for phase in Phase:
+        metrics.gauge(ALLOCATIONS, phases[phase], phase=phase.value)
+    healths = Counter(device.health for device in status.devices)
+    for health in ("Healthy", "Unhealthy", "Unknown"):
+        metrics.gauge(GPUS, healths[health], health=health)
+    for device in status.devices:
+        metrics.gauge(VFS, 0 if device.sriov is None else device.sriov.enabled, device=device.name)

@@ -1,0 +1,75 @@
+"""The status file: rewritten when something changed, and now and then to show that somebody is alive."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from reconciler.node.clock import Clock
+from reconciler.runtime.files import FileRefused, read_bounded, write_atomic
+from state.planning import Plan
+from state.status import NodeStatus, StatusError, StatusFile, decode_status, encode_status
+
+LARGEST_STATUS = 16 * 1024 * 1024
+REWRITE_SECONDS = 10.0
+"""Readers take an agent for dead whose status is older than three times this."""
+
+_log = logging.getLogger(__name__)
+
+
+def read_status(path: Path) -> StatusFile:
+    """The status file. Raises FileRefused (nothing there, or nothing to be read) and StatusError."""
+    return decode_status(read_bounded(path, LARGEST_STATUS))
+
+
+class StatusWriter:
+    """Writes the status file, and remembers the last status, also across restarts."""
+
+    def __init__(self, path: Path, *, dry_run: bool) -> None:
+        self._path = path
+        self._dry_run = dry_run
+        self._written_at: float | None = None
+        self._content: tuple[NodeStatus, dict[str, str], dict[str, str]] | None = None
+        self.last: NodeStatus | None = None
+        self.released: Mapping[str, str] = {}
+        self._recall()
+
+    def _recall(self) -> None:
+        try:
+            file = read_status(self._path)
+        except FileRefused as error:
+            if not error.absent:
+                _log.warning("the last status can't be read, starting a new one: %s", error)
+        except StatusError as error:
+            _log.warning("the last status makes no sense, starting a new one: %s: %s", self._path, error)
+        else:
+            self.last, self.released = file.status, file.released_marks
+
+    def publish(self, status: NodeStatus, plan: Plan, clock: Clock) -> None:
+        """Write the status unless the file says the same already and is fresh. A failure is only logged."""
+        self.last, self.released = status, plan.released
+        content = (status, dict(plan.nonces), dict(plan.released))
+        if self._dry_run or (content == self._content and self.refresh_in(clock) > 0):
+            return
+        file = StatusFile(
+            written_at=clock.wall(),
+            boot_id=status.boot_id,
+            status=status,
+            nonces=content[1],
+            released_marks=content[2],
+        )
+        try:
+            write_atomic(self._path, encode_status(file), durable=False)
+        except OSError as error:
+            self._content = None
+            _log.error("can't write the status file: %s", error)
+        else:
+            self._content = content
+        self._written_at = clock.monotonic()
+
+    def refresh_in(self, clock: Clock) -> float:
+        """Seconds until the file is due to be rewritten although nothing has changed."""
+        if self._written_at is None:
+            return 0.0 if not self._dry_run else REWRITE_SECONDS
+        return max(0.0, self._written_at + REWRITE_SECONDS - clock.monotonic())
