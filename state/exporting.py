@@ -43,9 +43,8 @@ def export(observed: Observed, table: ProfileTable, name: str | None) -> NodeSta
         for key, record in sorted(ownership.applied.items())
         if key.startswith("alloc-") and _has_file(observed, key)
     )
-    passed = {
-        _pf_of(device.device) for allocation in allocations for device in allocation.devices if _passed(device)
-    }
+    devices = [device for allocation in allocations for device in allocation.devices]
+    passed = {_pf_of(device.device) for device in devices if _passed(device)}
     overrides = tuple(
         override
         for pf in sorted(observed.gpus)

@@ -67,9 +67,8 @@ def after(observed: Observed, todo: Plan) -> Observed:
     for action in todo.actions:
         match action:
             case WriteCdiSpec():
-                observed = _with_files(
-                    observed, action.file, CdiFileSeen(name=action.file, content=action.content)
-                )
+                file = CdiFileSeen(name=action.file, content=action.content)
+                observed = _with_files(observed, action.file, file)
             case RemoveCdiSpec():
                 observed = _with_files(observed, action.file, None)
             case SetNumVfs() | SetVfProfile() | ResetProvisioning() | BindDriver():
@@ -122,9 +121,8 @@ def _split(gpu: PfSeen, sriov: SriovSeen, action: SetNumVfs | SetVfProfile | Res
 
 
 def _new_vf(gpu: PfSeen, index: int, driver: str | None) -> VfSeen:
-    function = FunctionSeen(
-        address=vf_address(gpu.function.address, index), driver=None, iommu_group=_stand_in(gpu.name, index)
-    )
+    # Each VF of an Intel GPU gets an IOMMU group of its own; the number is a stand-in.
+    function = FunctionSeen(address=vf_address(gpu.function.address, index), driver=None, iommu_group=index)
     return VfSeen(index=index, function=_with_driver(function, driver))
 
 
@@ -159,11 +157,6 @@ def _with_driver(function: FunctionSeen, driver: str | None) -> FunctionSeen:
 
 def _nodes(*paths: str) -> tuple[DeviceNode, ...]:
     return tuple(DeviceNode(path=path, major=0, minor=0) for path in paths)
-
-
-def _stand_in(pf: DeviceName, index: int) -> int:
-    """An IOMMU group for a VF that doesn't exist yet: Intel GPU VFs are each in one of their own."""
-    return index
 
 
 def gpus_touched(actions: Iterable[Action]) -> tuple[DeviceName, ...]:

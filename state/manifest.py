@@ -7,12 +7,12 @@ field's path and the allowed values. What a manifest says about hardware is judg
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-API_VERSION = "gpu.dra.intel.com/v1alpha1"
-KIND = "GpuNodeState"
+API_VERSION: Final = "gpu.dra.intel.com/v1alpha1"
+KIND: Final = "GpuNodeState"
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]

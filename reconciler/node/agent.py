@@ -16,7 +16,7 @@ from typing import Protocol
 
 from reconciler.node import agent_metrics, discovery
 from reconciler.node.apply_host import ApplyHost
-from reconciler.node.applying import apply_all
+from reconciler.node.applying import Step, apply_all
 from reconciler.node.cdi_dir import observe_cdi
 from reconciler.node.clock import Clock
 from reconciler.node.desired_source import Sourced
@@ -253,12 +253,13 @@ class Agent:
         unit = unit_of(action)
         if self._failures.backs_off(unit, now):
             return False
-        applied = apply_all(
-            (action,), self._host, ended=lambda step: agent_metrics.report_step(self._metrics, step)
-        )
+        applied = apply_all((action,), self._host, ended=self._stepped)
         if applied.failed is not None:
             self._failures.failed(unit, f"{action}: {applied.failed[1]}", now)
         return bool(applied.done)
+
+    def _stepped(self, step: Step) -> None:
+        agent_metrics.report_step(self._metrics, step)
 
     def _next_pass(self, todo: Plan, now: datetime) -> float | None:
         due: list[datetime] = [failure.retry_at for failure in self._failures.now().values()]

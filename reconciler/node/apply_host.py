@@ -72,10 +72,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyHost:
-    """One machine, as the steps change it. One for each worker.
+    """One machine, as the steps change it; several workers may share it.
 
     ``clock`` is monotonic. ``stirred`` is notified of each kernel event, and once ``stopping`` turned true.
-    ``writing`` hears of each write before it is tried, and None when it is over.
+    ``writing`` hears of each write before it is tried, ``wrote`` of the same one when it is over, however.
     """
 
     roots: Roots
@@ -83,7 +83,8 @@ class ApplyHost:
     stirred: threading.Condition = field(default_factory=threading.Condition)
     stopping: Callable[[], bool] = lambda: False
     timeouts: Timeouts = Timeouts()
-    writing: Callable[[KernelWrite | None], None] = lambda _: None
+    writing: Callable[[KernelWrite], None] = lambda _: None
+    wrote: Callable[[KernelWrite], None] = lambda _: None
 
     def function(self, address: PciAddress) -> str:
         """The sysfs directory of a PCI function."""
@@ -109,14 +110,15 @@ class ApplyHost:
 
     def write(self, path: str, value: str, explanations: Mapping[int, str] = _NO_EXPLANATIONS) -> None:
         """Hand a value to an attribute in a single system call. Raises ApplyFailed, the errno explained."""
-        self.writing(KernelWrite(path=path, value=value, since=self.clock()))
+        write = KernelWrite(path=path, value=value, since=self.clock())
+        self.writing(write)
         try:
             sysfs.write(path, value)
         except OSError as error:
             why = _explain(error, {**_ANY_WRITE, **explanations})
             raise ApplyFailed(path=path, why=why, errno=error.errno, value=value) from error
         finally:
-            self.writing(None)
+            self.wrote(write)
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Look until the condition holds; False if it still doesn't after so many seconds. Raises Stopping.

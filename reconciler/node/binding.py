@@ -103,7 +103,9 @@ def _bind(driver: str, address: PciAddress, host: ApplyHost) -> None:
     function = host.function(address)
     try:
         host.write(f"{host.roots.sysfs}/bus/pci/drivers/{driver}/bind", address, _WHY_NOT_BOUND)
-    except ApplyFailed:
+    except ApplyFailed as failed:
+        if not os.path.exists(function):
+            failed.why = "the device is gone"
         if host.driver(address) != driver:
             raise
     if not host.wait(lambda: host.driver(address) == driver, host.timeouts.driver):

@@ -19,6 +19,11 @@ class Sourced:
     error: str | None = None
 
 
+def read_desired(path: Path, *, cluster: bool) -> NodeState:
+    """The desired state in a file. Raises FileRefused, ManifestFileError and ManifestError."""
+    return decode(parse_manifest(read_bounded(path, LARGEST_FILE, follow=True), str(path)), cluster=cluster)
+
+
 class FileSource:
     """The desired-state file. A mirror's file may hold the controller's entries, a person's may not."""
 

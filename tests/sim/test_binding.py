@@ -1,8 +1,8 @@
 """bind, unbind, drivers_probe, driver_override, and what depends on the driver."""
 
-import gpusim
 import pytest
 
+import gpusim
 from tests.sim.simulated import ADDRESS, PF, boot, text, write
 
 DRIVERS = "bus/pci/drivers"
@@ -92,9 +92,7 @@ def test_vf_on_vfio() -> None:
 
 def test_group_mates_share_a_node_and_no_iommu_means_no_vfio() -> None:
     gpus = tuple(
-        gpusim.GpuSpec(
-            address=f"0000:0{n}:00.0", device=0xE20B, driver="xe", bound="vfio-pci", iommu_group=7
-        )
+        gpusim.GpuSpec(address=f"0000:0{n}:00.0", device=0xE20B, driver="xe", bound="vfio-pci", iommu_group=7)
         for n in (3, 4)
     )
     machine = gpusim.Machine(gpusim.MachineSpec(description="mates", gpus=gpus))

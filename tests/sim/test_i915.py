@@ -1,8 +1,8 @@
 """i915's provisioning files: quotas, manual and automatic configuration."""
 
-import gpusim
 import pytest
 
+import gpusim
 from tests.sim.simulated import PF, boot, number, text, write
 
 IOV = "class/drm/card0/prelim_iov"

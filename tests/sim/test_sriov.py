@@ -2,9 +2,9 @@
 
 import threading
 
-import gpusim
 import pytest
 
+import gpusim
 from tests.sim.simulated import ADDRESS, PF, boot, number, text, write
 
 NUMVFS = f"{PF}/sriov_numvfs"
@@ -60,20 +60,24 @@ def test_mainline_i915_and_native_gpus_have_no_pf_mode() -> None:
 def test_links_and_addresses() -> None:
     machine = boot("b50")
     assert write(machine, NUMVFS, 9) is None
-    links = {name: machine.sysfs.readlink(f"{PF}/{name}") for name in machine.sysfs.listdir(PF) if "virtfn" in name}
+    links = {
+        name: machine.sysfs.readlink(f"{PF}/{name}") for name in machine.sysfs.listdir(PF) if "virtfn" in name
+    }
     assert links == {f"virtfn{i}": f"../0000:03:{(i + 1) // 8:02x}.{(i + 1) % 8}" for i in range(9)}
     vf = f"{PF}/virtfn8"
     assert machine.sysfs.readlink(f"{vf}/physfn") == f"../{ADDRESS}"
     assert machine.sysfs.realpath(vf).endswith("/0000:02:01.0/0000:03:01.1")
     assert text(machine, f"{vf}/device") == "0xe212"
     assert not [name for name in machine.sysfs.listdir(vf) if name.startswith(("sriov_", "virtfn"))]
-    assert [text(machine, f"{PF}/sriov_{name}") for name in ("offset", "stride", "vf_device")] == ["1", "1", "e212"]
+    assert [text(machine, f"{PF}/sriov_{name}") for name in ("offset", "stride", "vf_device")] == [
+        "1",
+        "1",
+        "e212",
+    ]
 
 
 def test_vfs_cross_bus_numbers() -> None:
-    spec = gpusim.GpuSpec(
-        address="0000:03:1f.7", device=0xE212, driver="xe", sriov=gpusim.SriovSpec(total=2)
-    )
+    spec = gpusim.GpuSpec(address="0000:03:1f.7", device=0xE212, driver="xe", sriov=gpusim.SriovSpec(total=2))
     machine = gpusim.Machine(gpusim.MachineSpec(description="edge", gpus=(spec,)))
     machine.foreign_numvfs("0000:03:1f.7", 2)
     assert machine.sysfs.readlink("bus/pci/devices/0000:03:1f.7/virtfn0") == "../0000:04:00.0"

@@ -93,9 +93,8 @@ def bench(gpu: GpuSpec, *, delays: Delays | None = None, seconds: float = 2.0) -
         where = Path(directory, "sys")
         where.mkdir()
 
-        def note(write: KernelWrite | None) -> None:
-            if write is not None:
-                writes.append((write.path.removeprefix(f"{where}/"), write.value))
+        def note(write: KernelWrite) -> None:
+            writes.append((write.path.removeprefix(f"{where}/"), write.value))
 
         host = ApplyHost(
             roots=Roots(sysfs=str(where), cdi=str(Path(directory, "cdi"))),

@@ -176,24 +176,55 @@ def test_waiting_ends_when_the_condition_holds_or_time_is_up(tmp_path: Path) -> 
     assert host.wait(lambda: True, 0)
 
 
-def test_a_wait_looks_again_at_each_event(tmp_path: Path) -> None:
-    host = dataclasses.replace(host_at(tmp_path), clock=time.monotonic)
-    there, looked = threading.Event(), threading.Semaphore(0)
+class OnlyWhenTold(threading.Condition):
+    """A condition whose waits end only by a notification, whatever time they are given."""
 
-    def condition() -> bool:
-        looked.release()
-        return there.is_set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waiting.set()
+        return super().wait(30)
+
+
+def test_a_wait_looks_again_at_an_event(tmp_path: Path) -> None:
+    stirred, there = OnlyWhenTold(), threading.Event()
+    host = dataclasses.replace(host_at(tmp_path), stirred=stirred)
 
     def announce() -> None:
-        for _ in range(10):  # by now the wait looks by itself only every 0.25 s
-            looked.acquire()
+        stirred.waiting.wait(30)
         there.set()
-        with host.stirred:
-            host.stirred.notify_all()
+        with stirred:
+            stirred.notify_all()
 
     announcer = in_background(announce)
-    assert host.wait(condition, 60)
+    assert host.wait(there.is_set, 10)
     announcer.join()
+
+
+class NeverTold(threading.Condition):
+    """A condition whose waits are over at once; notes how long they would have been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.pauses.append(timeout)
+        return False
+
+
+def test_without_events_a_wait_looks_at_growing_intervals_up_to_its_deadline(tmp_path: Path) -> None:
+    stirred = NeverTold()
+    assert not dataclasses.replace(host_at(tmp_path), stirred=stirred).wait(lambda: False, 5)
+    assert stirred.pauses == [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.25]
+    stirred.pauses.clear()
+    moments = iter([0.0, 9.999, 10.0])
+    host = dataclasses.replace(host_at(tmp_path), stirred=stirred, clock=lambda: next(moments))
+    assert not host.wait(lambda: False, 10)
+    assert stirred.pauses == [pytest.approx(0.001)]
 
 
 def test_a_wait_ends_when_told_to_stop(tmp_path: Path) -> None:

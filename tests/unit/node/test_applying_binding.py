@@ -153,6 +153,14 @@ def test_a_device_that_is_gone() -> None:
         assert refusal(on, "vfio-pci").why == "the device is gone"
 
 
+def test_a_device_that_goes_in_between() -> None:
+    with bench(XE) as on:
+        on.machine.serve_commands(lambda _: on.machine.unplug(ADDRESS))
+        on.machine.add_faults(FaultRule(on=Operation.WRITE, path="*/drivers/xe/unbind", then="unplug"))
+        failed = refusal(on, "vfio-pci")
+    assert failed.why.startswith("the device is gone; going back to xe failed as well: ")
+
+
 def test_a_failed_probe_by_vfio_is_undone_and_can_be_tried_again() -> None:
     with bench(XE) as on:
         on.machine.add_faults(FaultRule(on=Operation.PROBE, device=ADDRESS, error="EPERM", count=1))

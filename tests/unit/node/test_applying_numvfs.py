@@ -1,11 +1,14 @@
 """Turning VFs on and off, on a simulated kernel that answers as the real one does."""
 
 import dataclasses
+import errno
+import os
 import threading
 
 import pytest
 
 from gpusim import Delays, FaultRule, GpuSpec, Operation
+from reconciler.node import sysfs
 from reconciler.node.apply_host import ApplyFailed, KernelWrite
 from reconciler.node.applying import apply_action
 from state.actions import SetNumVfs
@@ -111,15 +114,22 @@ def test_more_than_possible_says_how_many_are() -> None:
         assert refusal(on, 32).why == "more than the 31 VFs that are possible"
 
 
-def test_why_there_is_no_entry() -> None:
+def test_without_a_driver_that_can_the_kernel_knows_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, value: str) -> None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)  # what sriov_numvfs_store returns then
+
+    monkeypatch.setattr(sysfs, "write", refuse)
     with bench(MAINLINE_I915) as on:
         assert refusal(on, 1).why == "kernel driver i915 can't do SR-IOV"
         on.machine.sysfs.write("bus/pci/drivers/i915/unbind", ADDRESS)
         assert refusal(on, 1).why == "no kernel driver is bound"
-        on.machine.unplug(ADDRESS)
-        assert refusal(on, 1).why == "the GPU is gone"
+
+
+def test_without_the_capability_or_the_gpu_itself() -> None:
     with bench(GpuSpec(address=ADDRESS, device=0xE20B, driver="xe")) as on:
         assert refusal(on, 1).why == "the GPU has no SR-IOV capability"
+        on.machine.unplug(ADDRESS)
+        assert refusal(on, 1).why == "the GPU is gone"
 
 
 def test_a_partial_manual_configuration_and_a_wedged_gpu_are_refused_by_the_driver_itself() -> None:
@@ -157,8 +167,14 @@ def test_links_that_come_late_are_waited_for() -> None:
 def test_while_the_kernel_works_it_is_known_what_is_being_written() -> None:
     with bench(FLEX, delays=Delays(disable=0.1)) as on:
         set_num_vfs(on, 2)
-        seen: list[KernelWrite | None] = []
-        host = dataclasses.replace(on.host, clock=lambda: 17.0, writing=seen.append)
+        told: list[tuple[str, KernelWrite]] = []
+        host = dataclasses.replace(
+            on.host,
+            clock=lambda: 17.0,
+            writing=lambda write: told.append((on.read("sriov_numvfs"), write)),
+            wrote=lambda write: told.append((on.read("sriov_numvfs"), write)),
+        )
         apply_action(SetNumVfs(pf=name_of(FLEX), address=ADDRESS, count=0, profile="fs"), host)
     path = f"{on.host.roots.sysfs}/{DEVICE}/sriov_numvfs"
-    assert seen == [KernelWrite(path=path, value="0", since=17.0), None]
+    write = KernelWrite(path=path, value="0", since=17.0)
+    assert told == [("2", write), ("0", write)]

@@ -93,6 +93,8 @@ class PciBus:
     def attach(self, name: str, function: PciFunction) -> None:
         """Bind to this driver, whatever its id table says. Raises what its probe raises; EBUSY if bound."""
         with function.lock:
+            if not function.present:
+                kstrto.fail(errno.ENODEV)
             if function.driver is not None:
                 kstrto.fail(errno.EBUSY)
             self._probe_faults(function)

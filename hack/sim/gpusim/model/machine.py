@@ -90,9 +90,7 @@ class Machine:
 
     def unplug(self, address: str) -> None:
         """A GPU or other function is gone, with its VFs. Waits for a store that holds its lock. KeyError."""
-        function = self._function(address)
-        with self._lock:
-            self._bus.remove(function)
+        self._bus.remove(self._function(address))
 
     def plug(self, address: str) -> None:
         """A GPU of this machine is back, bound as after boot. KeyError if unknown, ValueError if there."""

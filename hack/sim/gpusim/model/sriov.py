@@ -57,6 +57,8 @@ class Sriov:
         if count > self._total:
             kstrto.fail(errno.ERANGE)
         with self._physical.lock:
+            if not self._physical.present:
+                kstrto.fail(errno.ENODEV)
             if count == self._current:
                 return
             binding = self._physical.binding

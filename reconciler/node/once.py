@@ -1,0 +1,180 @@
+"""One look, one preview, one convergence: what the command line does without a daemon."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reconciler.node import agent_metrics, discovery
+from reconciler.node.agent import Agent, Pass, Settings
+from reconciler.node.apply_host import ApplyHost
+from reconciler.node.applying import Step
+from reconciler.node.cdi_dir import observe_cdi
+from reconciler.node.clock import Clock
+from reconciler.node.desired_source import FileSource, read_desired
+from reconciler.node.directories import make_directories
+from reconciler.node.observing import Observer
+from reconciler.node.record_files import read_held, read_marks, read_ownership
+from reconciler.node.roots import Roots
+from reconciler.node.tables import Tables
+from reconciler.node.users import users_of
+from reconciler.node.workers import ThreadWorkers
+from reconciler.runtime.locks import FileLock
+from reconciler.runtime.loop import RESYNC
+from reconciler.runtime.metrics import NoMetrics
+from reconciler.runtime.wakeups import WakeSet
+from state.desired import Desired, resolve
+from state.foresight import Foreseen, foresee
+from state.observed import Observed, PfSeen, Unreadable
+from state.planning import Memory, NotSynced, Plan, plan
+from state.records import Ownership
+from state.status import NodeStatus, condition_of
+from state.summary import READY, SourceState, summarise
+
+STOP_SECONDS = 5.0
+"""How long to wait for a kernel write under way when there is no time left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a manifest would do to the machine as it is now, all waves of it; nothing is changed."""
+
+    desired: Desired | NotSynced
+    observed: Observed
+    foreseen: Foreseen
+    status: NodeStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converged:
+    """How far a convergence came: the last status, whether all is as wanted, and if not, why it ended."""
+
+    status: NodeStatus
+    reached: bool
+    why: str
+
+
+def look(roots: Roots, tables: Tables) -> Observed:
+    """The machine as it is now."""
+    seen = Observer(roots, tables).look()
+    boot_id = discovery.boot_id(roots.procfs)
+    return Observed(
+        boot_id=boot_id if isinstance(boot_id, str) else "",
+        gpus=dict(seen.gpus),
+        kernel_drivers=discovery.kernel_drivers(roots.sysfs),
+        cdi=observe_cdi(roots.cdi),
+        ownership=read_ownership(Path(roots.ownership_file)),
+        held=read_held(Path(roots.held_file)),
+        marks=read_marks(Path(roots.marks_dir)),
+        unreadable=seen.unreadable + ((boot_id,) if isinstance(boot_id, Unreadable) else ()),
+    )
+
+
+def preview(file: Path, settings: Settings, roots: Roots, tables: Tables, clock: Clock) -> Preview:
+    """What applying ``file`` would do. Raises ManifestFileError, ManifestError or FileRefused."""
+    state = read_desired(file, cluster=False)
+    observed = look(roots, tables)
+    ownership = Ownership() if isinstance(observed.ownership, Unreadable) else observed.ownership
+    desired = resolve(state.spec, observed.gpus, tables.profiles, ownership.applied)
+    gpus = [gpu for gpu in observed.gpus.values() if isinstance(gpu, PfSeen)]
+
+    def next_wave(machine: Observed) -> Plan:
+        return plan(desired, machine, Memory(), tables.profiles, settings.options, clock.steady())
+
+    first = next_wave(observed)
+    if first.look:
+        users = users_of(roots, gpus, settings.visibility)
+        observed = replace(observed, users=users)
+        first = next_wave(observed)
+    status = summarise(
+        desired, observed, first, SourceState(), None, tables.profiles, settings.version, clock.wall()
+    )
+    return Preview(desired=desired, observed=observed, foreseen=foresee(observed, next_wave), status=status)
+
+
+def converge(
+    file: Path,
+    settings: Settings,
+    roots: Roots,
+    tables: Tables,
+    clock: Clock,
+    *,
+    timeout: float,
+    followed: Callable[[Pass], None] = lambda _: None,
+    stepped: Callable[[Step], None] = lambda _: None,
+) -> Converged:
+    """Run passes until the machine is as ``file`` wants it, nothing more can be done now, or time is up.
+
+    Raises ManifestFileError, ManifestError and FileRefused for the file, OSError for our directories, and
+    LockBusy while another agent is at work here.
+    """
+    read_desired(file, cluster=False)
+    make_directories(roots)
+    with FileLock(Path(roots.agent_lock)).hold():
+        return _Convergence(file, settings, roots, tables, clock, followed, stepped).run(timeout)
+
+
+class _Convergence:
+    def __init__(
+        self,
+        file: Path,
+        settings: Settings,
+        roots: Roots,
+        tables: Tables,
+        clock: Clock,
+        followed: Callable[[Pass], None],
+        stepped: Callable[[Step], None],
+    ) -> None:
+        self._wakes = WakeSet()
+        self._stopping = threading.Event()
+        self._clock = clock
+        self._followed = followed
+        self._last: Pass | None = None
+        host = ApplyHost(roots=roots, clock=clock.monotonic, stopping=self._stopping.is_set)
+        self._workers = ThreadWorkers(host, self._wakes.wake, stepped)
+        self._agent = Agent(
+            settings,
+            tables,
+            FileSource(file, cluster=False),
+            host,
+            self._workers,
+            clock,
+            NoMetrics(agent_metrics.DECLARED),
+            followed=self._follow,
+        )
+
+    def _follow(self, done: Pass) -> None:
+        self._last = done
+        self._followed(done)
+
+    def run(self, timeout: float) -> Converged:
+        deadline = self._clock.monotonic() + timeout
+        topics = frozenset((RESYNC,))
+        try:
+            while True:
+                again = self._agent.one_pass(topics)
+                why = self._end(again)
+                left = deadline - self._clock.monotonic()
+                if why is not None or left <= 0:
+                    return self._converged(why if why is not None else "time is up")
+                topics = self._wakes.wait(min(left, again if again is not None else left))
+        finally:
+            self._stopping.set()
+            self._workers.join(STOP_SECONDS)
+
+    def _end(self, again: float | None) -> str | None:
+        """Why to stop now: nothing is left to do, or only things that waiting for won't change."""
+        if self._last is None or self._last.plan.actions or self._workers.busy() or again == 0:
+            return None
+        if self._last.plan.wake_at is not None:
+            return None
+        ready = condition_of(self._last.status, READY)
+        return "" if ready is None or ready.status == "True" else ready.message
+
+    def _converged(self, why: str) -> Converged:
+        assert self._last is not None  # a pass ran: run() calls this only after one
+        ready = condition_of(self._last.status, READY)
+        reached = ready is not None and ready.status == "True"
+        return Converged(status=self._last.status, reached=reached, why="" if reached else why)
