@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from state.observed import FunctionSeen, PfSeen, ProvisioningSeen, SriovSeen
-from state.profiles import Profile, ProfileTable, fair_share, satisfies, tile_quota
+from state.profiles import Ecc, Profile, ProfileTable, fair_share, satisfies, tile_quota
 
 
 def has_layout(gpu: PfSeen, profile: Profile) -> bool:
@@ -20,20 +20,27 @@ def is_provisioned(gpu: PfSeen, profile: Profile) -> bool:
     A fair share needs the driver to provision by itself. Where a driver has no switch for that and releases
     everything on disabling (xe), it does as long as no VF has a quota before enabling.
     """
-    provisioning = gpu.sriov.provisioning if isinstance(gpu.sriov, SriovSeen) else None
-    if provisioning is None:
+    sriov = gpu.sriov
+    provisioning = sriov.provisioning if isinstance(sriov, SriovSeen) else None
+    if not isinstance(sriov, SriovSeen) or provisioning is None:
         return profile.quota is None
     if profile.quota is None:
-        return _is_automatic(gpu, provisioning)
-    wanted = tile_quota(profile.quota, tiles=provisioning.tiles, ecc=gpu.ecc)
-    first = provisioning.quotas[: profile.count]
-    return len(first) == profile.count and all(satisfies(tile, wanted) for vf in first for tile in vf)
+        return _is_automatic(provisioning, enabled=sriov.enabled > 0)
+    # VFs that are there may have been made when ECC was judged otherwise; both figures are the profile's.
+    either = (gpu.ecc, Ecc.ON, Ecc.OFF) if sriov.enabled else (gpu.ecc,)
+    return any(_has_quotas_of(provisioning, profile, ecc) for ecc in dict.fromkeys(either))
 
 
-def _is_automatic(gpu: PfSeen, provisioning: ProvisioningSeen) -> bool:
+def _has_quotas_of(provisioning: ProvisioningSeen, profile: Profile, ecc: Ecc) -> bool:
+    if profile.quota is None or len(provisioning.quotas) < profile.count:
+        return False
+    wanted = tile_quota(profile.quota, tiles=provisioning.tiles, ecc=ecc)
+    return all(satisfies(tile, wanted) for vf in provisioning.quotas[: profile.count] for tile in vf)
+
+
+def _is_automatic(provisioning: ProvisioningSeen, *, enabled: bool) -> bool:
     if provisioning.automatic is not None:
         return provisioning.automatic
-    enabled = isinstance(gpu.sriov, SriovSeen) and gpu.sriov.enabled > 0
     return enabled or not has_quotas(provisioning)
 
 
@@ -57,8 +64,9 @@ def function_of(gpu: PfSeen, vf: int) -> FunctionSeen | None:
     """The PCI function of a slot: the GPU's own for -1, else that VF's, None while it doesn't exist."""
     if vf < 0:
         return gpu.function
-    if isinstance(gpu.sriov, SriovSeen):
-        for seen in gpu.sriov.vfs:
-            if seen.index == vf:
-                return seen.function
-    return None
+    if not isinstance(gpu.sriov, SriovSeen):
+        return None
+    vfs = gpu.sriov.vfs
+    if vf < len(vfs) and vfs[vf].index == vf:  # almost always: they come in order and without gaps
+        return vfs[vf].function
+    return next((seen.function for seen in vfs if seen.index == vf), None)

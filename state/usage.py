@@ -4,24 +4,43 @@ Marks are what the kubelet plugin says, open device nodes what processes do. The
 open nodes of a VF keep it and all VFs beside it; open nodes of the GPU itself (monitoring) only keep its own
 driver bound. Without marks (a machine outside a cluster) what was last given to an allocation counts as in
 use while its nodes are open, or for good where processes can't be seen.
+
+Records of what was given count only while the devices are there as they were given. A claim that still waits
+for its VFs does not hold those of another layout that stand in its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from state.ids import DeviceName, Slot, Use, parse_logical_device
-from state.observed import OpenNode, UsersSeen
-from state.records import AppliedDevice
+from state.ids import DeviceName, LogicalDevice, Slot, Use, parse_logical_device
+from state.layouts import function_of
+from state.manifest import KernelDriver
+from state.observed import DRM_DRIVERS, Changing, PfSeen, SriovSeen, Unreadable, UsersSeen
+from state.records import AppliedDevice, OwnedLayout
+
+_DRIVERS = {
+    KernelDriver.DRM.value: DRM_DRIVERS,
+    KernelDriver.VFIO.value: ("vfio-pci",),
+    KernelDriver.XE_VFIO.value: ("xe-vfio-pci",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A prepared claim on a slot. ``looks_on`` for admin access, which only keeps the driver bound."""
+    """Who was given a slot: ``key`` of the allocation. ``looks_on`` for admin access and monitors."""
 
-    who: str
-    looks_on: bool
+    key: str
+    use: Use
+    looks_on: bool = False
+
+    def __str__(self) -> str:
+        origin, _, name = self.key.partition("-")
+        return f"claim {name}" if origin == "claim" else f"allocation {name}"
+
+
+Holders = Mapping[Slot, tuple[Holder, ...]]
 
 
 class LookFirst:
@@ -33,63 +52,112 @@ Verdict = str | LookFirst | None
 """Why something is in use; that one has to look; or None, it is free."""
 
 
-def applied_slots(applied: Mapping[str, tuple[AppliedDevice, ...]]) -> dict[Slot, tuple[str, ...]]:
-    """Slots that were last given to allocations, with the keys of those. Monitors don't count."""
-    slots: dict[Slot, tuple[str, ...]] = {}
-    for key in sorted(applied):
-        for device in applied[key]:
-            try:
-                logical = parse_logical_device(device.device)
-            except ValueError:
-                continue  # written by a newer version: not a device this one could disturb by name
-            if logical.use is Use.MONITOR:
+def holders_of(
+    records: Mapping[str, tuple[AppliedDevice, ...]],
+    gpus: Mapping[DeviceName, PfSeen | Changing],
+    layouts: Mapping[str, OwnedLayout],
+) -> dict[Slot, tuple[Holder, ...]]:
+    """Who was given what, by allocation key, as far as it is still there as it was given."""
+    holders: dict[Slot, tuple[Holder, ...]] = {}
+    for key in sorted(records):
+        for device, logical in _readable(records[key]):
+            seen = gpus.get(logical.pf)
+            gpu = seen.last if isinstance(seen, Changing) else seen
+            if gpu is None or not _stands(device, logical, gpu, layouts.get(logical.pf)):
                 continue
-            slot = Slot(pf=logical.pf, vf=-1 if logical.index is None else logical.index)
-            slots[slot] = (*slots.get(slot, ()), key)
-    return slots
+            slot = slot_of(logical)
+            looks_on = device.admin_access or logical.use is Use.MONITOR
+            holder = Holder(key=key, use=logical.use, looks_on=looks_on)
+            holders[slot] = (*holders.get(slot, ()), holder)
+    return holders
+
+
+def slot_of(logical: LogicalDevice) -> Slot:
+    """The PCI function behind a logical device."""
+    return Slot(pf=logical.pf, vf=-1 if logical.index is None else logical.index)
+
+
+def gpus_of(record: Iterable[AppliedDevice]) -> frozenset[DeviceName]:
+    """The GPUs that a record is about."""
+    return frozenset(logical.pf for _, logical in _readable(record))
+
+
+def _readable(record: Iterable[AppliedDevice]) -> Iterator[tuple[AppliedDevice, LogicalDevice]]:
+    for device in record:
+        try:
+            yield device, parse_logical_device(device.device)
+        except ValueError:
+            continue  # written by a newer version: not a device this one could disturb by name
+
+
+def _stands(device: AppliedDevice, logical: LogicalDevice, gpu: PfSeen, layout: OwnedLayout | None) -> bool:
+    """Whether the device is there as it was given. What can't be read is taken to be."""
+    slot = slot_of(logical)
+    if slot.is_vf and isinstance(gpu.sriov, Unreadable):
+        return True
+    if slot.is_vf and isinstance(gpu.sriov, SriovSeen) and layout is not None:
+        # Other VFs than the record's: those it was about are gone, whoever made these.
+        if layout.profile != device.profile or layout.count != gpu.sriov.enabled:
+            return False
+    function = function_of(gpu, slot.vf)
+    if function is None:
+        return False
+    return isinstance(function.driver, Unreadable) or function.driver in _DRIVERS.get(device.kernel_driver, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Everything known about users. ``unclear`` says why any removal at all has to wait, if so.
+    """Everything known about users. ``unclear`` says why nothing may be disturbed at all, if so.
 
+    ``marked`` are prepared claims, ``given`` all allocations that were served last, wanted still or not.
     ``by_marks`` is True in a cluster, where marks decide for devices whose processes can't be seen.
     ``forced`` are keys of allocations that a person has declared unused.
     """
 
-    holders: Mapping[Slot, tuple[Holder, ...]]
+    marked: Holders
+    given: Holders
     users: Mapping[DeviceName, UsersSeen]
-    applied: Mapping[Slot, tuple[str, ...]]
     by_marks: bool
     forced: frozenset[str] = field(default_factory=frozenset)
     unclear: str | None = None
 
     def of_vfs(self, pf: DeviceName, indexes: Iterable[int]) -> Verdict:
         """Why the VFs of a GPU can't be turned off."""
-        if self.unclear is not None:
-            return self.unclear
         slots = [Slot(pf=pf, vf=index) for index in indexes]
-        return self._held(slots, unbinding=False) or self._open(pf, slots)
+        return self.unclear or self._marked(slots, unbinding=False) or self._open(pf, slots)
 
     def of_enabling(self, pf: DeviceName) -> Verdict:
         """Why VFs can't be turned on: somebody has the whole GPU, or a share of it."""
         slot = Slot(pf=pf)
-        held = self._held([slot], unbinding=False)
-        if held is not None or self.by_marks or slot not in self.applied:
-            return held
+        marked = self.unclear or self._marked([slot], unbinding=False)
+        if marked is not None or self.by_marks or not self._given(slot):
+            return marked
         return self._open(pf, [slot])
 
     def of_unbinding(self, slot: Slot) -> Verdict:
         """Why a function can't be taken away from its driver."""
-        if self.unclear is not None:
-            return self.unclear
-        return self._held([slot], unbinding=True) or self._open(slot.pf, [slot])
+        return self.unclear or self._marked([slot], unbinding=True) or self._open(slot.pf, [slot])
 
-    def _held(self, slots: list[Slot], *, unbinding: bool) -> str | None:
+    def of_giving(self, slot: Slot, use: Use, wanted: frozenset[str]) -> Verdict:
+        """Why nobody else can be given a function: an allocation outside ``wanted`` had it last and has it open.
+
+        In a cluster marks tell that, which are weighed as claims are.
+        """
+        before = [holder for holder in self._given(slot) if holder.key not in wanted]
+        if self.by_marks or all(use is holder.use is Use.SHARED for holder in before):
+            return None
+        return self._open(slot.pf, [slot])
+
+    def _given(self, slot: Slot) -> list[Holder]:
+        """Allocations that may be using a function because they were given it."""
+        holders = self.given.get(slot, ())
+        return [holder for holder in holders if not holder.looks_on and holder.key not in self.forced]
+
+    def _marked(self, slots: list[Slot], *, unbinding: bool) -> str | None:
         for slot in slots:
-            for holder in self.holders.get(slot, ()):
+            for holder in self.marked.get(slot, ()):
                 if unbinding or not holder.looks_on:
-                    return f"{slot} is in use by {holder.who}"
+                    return f"{slot} is in use by {holder}"
         return None
 
     def _open(self, pf: DeviceName, slots: list[Slot]) -> Verdict:
@@ -97,12 +165,12 @@ class Usage:
         if seen is None:
             return LOOK_FIRST
         for slot in slots:
-            processes: tuple[OpenNode, ...] = seen.by_slot.get(slot, ())
-            keys = [key for key in self.applied.get(slot, ()) if key not in self.forced]
+            processes = seen.by_slot.get(slot, ())
             if processes:
                 return f"{slot} is open in {processes[0]}"
-            if seen.hidden is not None and keys and not self.by_marks:
-                name = keys[0].removeprefix("alloc-")
+            given = self._given(slot)
+            if seen.hidden is not None and given and not self.by_marks:
+                name = given[0].key.removeprefix("alloc-")
                 return (
                     f"{slot} was given to {name} and its users can't be seen: {seen.hidden}; "
                     f"once it is free, say --force-release {name}"

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -27,11 +27,11 @@ from reconciler.node.status_file import StatusWriter
 from reconciler.node.tables import Tables
 from reconciler.node.users import Visibility, users_of
 from reconciler.node.workers import Job, Workers
-from reconciler.runtime.loop import RESYNC
+from reconciler.runtime.loop import DUE, RESYNC
 from reconciler.runtime.metrics import Metrics
 from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
 from state.desired import Desired, resolve
-from state.ids import DeviceName, PciAddress, parse_pci_address
+from state.ids import DeviceName, PciAddress, parse_device_name, parse_pci_address
 from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
 from state.planning import NOT_SYNCED, Blocked, Memory, NotSynced, Options, Plan, plan
 from state.records import Ownership
@@ -69,7 +69,6 @@ class Settings:
     visibility: Visibility = Visibility.AUTO
     backoff_base: float = 1.0
     backoff_cap: float = 300.0
-    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +105,13 @@ class Agent:
         self._roots = host.roots
         self._observer = Observer(host.roots, tables)
         self._ownership = OwnershipFile(Path(host.roots.ownership_file))
-        self._status = StatusWriter(Path(host.roots.status_file), dry_run=settings.dry_run)
+        self._status = StatusWriter(Path(host.roots.status_file))
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
         self._idle_since: Mapping[DeviceName, datetime] = {}
         self._dirty: set[PciAddress] = set()
         self._looked = False
+        self._due: datetime | None = None
+        self._progress = agent_metrics.Progress(metrics, clock.monotonic)
 
     def note_wedged(self, address: PciAddress, message: str) -> None:
         """A GPU announced that it is wedged."""
@@ -119,21 +120,26 @@ class Agent:
     def one_pass(self, topics: frozenset[str]) -> float | None:
         """One pass. Returns in how many seconds the next is due even if nothing is heard."""
         now = self._clock.steady()
+        if topics == {DUE} and (self._due is None or now < self._due):
+            self._status.refresh(self._clock)
+            return self._seconds_to_next(now)
+        busy = self._workers.busy()
         self._collect(now)
         sourced = self._source.latest()
-        observed = self._observe(topics, now)
+        observed = self._observe(topics, busy)
         desired, todo = self._plan(sourced, observed, now)
         todo = self._write_records(todo)
-        busy = self._workers.busy()
         status = self._publish(desired, observed, todo, sourced)
         self._failures.settle(frozenset(unit_of(action) for action in todo.actions), now)
         self._idle_since = todo.idle_since
         self._followed(
             Pass(desired=desired, observed=observed, plan=todo, status=status, busy=busy, source=sourced)
         )
-        agent_metrics.report_pass(self._metrics, todo, status)
-        acted = False if self._settings.dry_run else self._act(todo.actions, observed, now)
-        return 0.0 if acted else self._next_pass(todo, now)
+        self._progress.report(todo, status, len(self._failures.now()))
+        if self._act(todo.actions, observed, now):
+            return 0.0
+        self._due = self._next_pass(todo)
+        return self._seconds_to_next(now)
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -147,15 +153,13 @@ class Agent:
                 action, failed = result.applied.failed
                 self._failures.failed(unit_of(action), f"{action}: {failed}", now)
 
-    def _observe(self, topics: frozenset[str], now: datetime) -> Observed:
+    def _observe(self, topics: frozenset[str], busy: Mapping[DeviceName, Job]) -> Observed:
         everywhere = not self._looked or not topics.isdisjoint((RESYNC, EVERYWHERE))
-        dirty = self._dirty | {
-            parse_pci_address(topic.removeprefix(PCI)) for topic in topics if topic.startswith(PCI)
-        }
-        busy = self._workers.busy()
-        seen = self._observer.look(None if everywhere else frozenset(dirty), leave=frozenset(busy))
+        self._dirty |= {parse_pci_address(topic.removeprefix(PCI)) for topic in topics if topic.startswith(PCI)}
+        seen = self._observer.look(None if everywhere else frozenset(self._dirty), leave=frozenset(busy))
         self._looked = True
-        self._dirty = set()
+        # What was heard of a GPU while it was being changed counts when that is over.
+        self._dirty = {parse_device_name(pf)[0] for pf in busy} if busy else set()
         gpus: dict[DeviceName, PfSeen | Changing] = dict(seen.gpus)
         for pf, job in busy.items():
             last = self._observer.last_seen(pf)
@@ -202,8 +206,6 @@ class Agent:
 
     def _write_records(self, todo: Plan) -> Plan:
         """Write what must be on record before anything is done or said; without it, nothing is done."""
-        if self._settings.dry_run:
-            return todo
         try:
             if todo.ownership is not None:
                 self._ownership.store(todo.ownership)
@@ -261,12 +263,16 @@ class Agent:
     def _stepped(self, step: Step) -> None:
         agent_metrics.report_step(self._metrics, step)
 
-    def _next_pass(self, todo: Plan, now: datetime) -> float | None:
+    def _next_pass(self, todo: Plan) -> datetime | None:
         due: list[datetime] = [failure.retry_at for failure in self._failures.now().values()]
         if todo.wake_at is not None:
             due.append(todo.wake_at)
-        due.append(now + timedelta(seconds=self._status.refresh_in(self._clock)))
-        return max(0.0, (min(due) - now).total_seconds())
+        return min(due, default=None)
+
+    def _seconds_to_next(self, now: datetime) -> float:
+        """Until the next pass is due, or at least the status file."""
+        refresh = self._status.refresh_in(self._clock)
+        return refresh if self._due is None else max(0.0, min(refresh, (self._due - now).total_seconds()))
 
 
 def _settled(observed: Observed, pf: DeviceName) -> PfSeen | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from reconciler.node.applying import Step
 from reconciler.runtime.loop import PassRun
 from reconciler.runtime.metrics import Kind, Metric, Metrics
 from state.outcomes import Phase
 from state.planning import Plan
-from state.status import NodeStatus
+from state.status import NodeStatus, condition_of
+from state.summary import READY
 
 PASSES = "gpu_reconciler_passes_total"
 PASS_SECONDS = "gpu_reconciler_pass_seconds"
@@ -56,8 +58,29 @@ def report_step(metrics: Metrics, step: Step) -> None:
     metrics.observe(ACTION_SECONDS, step.seconds, kind=kind)
 
 
-def report_pass(metrics: Metrics, todo: Plan, status: NodeStatus) -> None:
-    """Show what the last pass found."""
+class Progress:
+    """Shows what each pass found, and how long the machine was not as wanted."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._drifting_since: float | None = None
+
+    def report(self, todo: Plan, status: NodeStatus, backing_off: int) -> None:
+        """Show the pass that gave this plan and status."""
+        _show(self._metrics, todo, status)
+        self._metrics.gauge(BACKING_OFF, backing_off)
+        ready = condition_of(status, READY)
+        drifts = ready is None or ready.status != "True"
+        self._metrics.gauge(DRIFT, int(drifts))
+        if drifts and self._drifting_since is None:
+            self._drifting_since = self._clock()
+        elif not drifts and self._drifting_since is not None:
+            self._metrics.observe(CONVERGED, self._clock() - self._drifting_since)
+            self._drifting_since = None
+
+
+def _show(metrics: Metrics, todo: Plan, status: NodeStatus) -> None:
     metrics.gauge(PLANNED, len(todo.actions))
     metrics.gauge(BLOCKED, len(todo.blocked))
     phases = Counter(outcome.phase for outcome in todo.outcomes)

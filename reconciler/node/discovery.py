@@ -58,6 +58,24 @@ def physical_function(sysfs_root: str, address: PciAddress) -> PciAddress | None
     return physical if isinstance(here, str) else None
 
 
+def is_in_vf_range(address: PciAddress, physical: PciAddress, total: int) -> bool:
+    """Whether ``address`` is one that a VF of ``physical``, which can have ``total`` VFs, would get.
+
+    Intel GPUs number their VFs right after themselves (``sriov_offset`` and ``sriov_stride`` are 1), and nothing
+    else can be there. This tells a VF apart when it comes or goes, while it has no ``physfn`` link.
+    """
+    domain, number = _routing_id(address)
+    own_domain, own_number = _routing_id(physical)
+    return domain == own_domain and 0 < number - own_number <= total
+
+
+def _routing_id(address: PciAddress) -> tuple[str, int]:
+    """PCI domain, and bus, device and function as one number."""
+    domain, bus, rest = address.split(":")
+    device, function = rest.split(".")
+    return domain, int(bus, 16) << 8 | int(device, 16) << 3 | int(function)
+
+
 def function_directory(sysfs_root: str, address: PciAddress) -> str:
     """A PCI function's directory in sysfs."""
     return f"{sysfs_root}/bus/pci/devices/{address}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.node.discovery import is_gpu, pci_addresses, physical_function
+from reconciler.node.discovery import is_gpu, is_in_vf_range, pci_addresses, physical_function
 from reconciler.node.gpu_reading import GpuReader
 from reconciler.node.health import Wedges
 from reconciler.node.health import unreadable as unreadable_sickness
@@ -113,7 +113,7 @@ class Observer:
         there = is_gpu(self._roots.sysfs, address)
         if isinstance(there, Unreadable):
             return there
-        if not there or physical_function(self._roots.sysfs, address) is not None:
+        if not there or self._physical_function(address) is not None:
             return None
         return reader.read(address)
 
@@ -141,10 +141,20 @@ class Observer:
                 related.setdefault(other, set()).add(address)
         owners: set[PciAddress] = set()
         for address in dirty:
-            known = related.get(address, set())
-            physical = physical_function(self._roots.sysfs, address)
-            owners |= known | {address if physical is None else physical}
+            physical = self._physical_function(address)
+            owners |= related.get(address, set()) | {address if physical is None else physical}
         return owners
+
+    def _physical_function(self, address: PciAddress) -> PciAddress | None:
+        """The GPU whose VF is at ``address``, by its link, or by its place if it has none yet or any more."""
+        linked = physical_function(self._roots.sysfs, address)
+        if linked is not None:
+            return linked
+        for physical, place in self._places.items():
+            total = 0 if place.gpu is None else place.gpu.total_vfs
+            if is_in_vf_range(address, physical, total):
+                return physical
+        return None
 
     def _seen(self) -> GpusSeen:
         gpus = {}

@@ -26,9 +26,8 @@ def read_status(path: Path) -> StatusFile:
 class StatusWriter:
     """Writes the status file, and remembers the last status, also across restarts."""
 
-    def __init__(self, path: Path, *, dry_run: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._dry_run = dry_run
         self._written_at: float | None = None
         self._content: tuple[NodeStatus, dict[str, str], dict[str, str]] | None = None
         self.last: NodeStatus | None = None
@@ -50,26 +49,33 @@ class StatusWriter:
         """Write the status unless the file says the same already and is fresh. A failure is only logged."""
         self.last, self.released = status, plan.released
         content = (status, dict(plan.nonces), dict(plan.released))
-        if self._dry_run or (content == self._content and self.refresh_in(clock) > 0):
-            return
+        if content != self._content or self.refresh_in(clock) <= 0:
+            self._content = content
+            self._write(content, clock)
+
+    def refresh(self, clock: Clock) -> None:
+        """Write the same status again if the file is getting old."""
+        if self._content is not None and self.refresh_in(clock) <= 0:
+            self._write(self._content, clock)
+
+    def _write(self, content: tuple[NodeStatus, dict[str, str], dict[str, str]], clock: Clock) -> None:
+        status, nonces, released = content
         file = StatusFile(
             written_at=clock.wall(),
             boot_id=status.boot_id,
             status=status,
-            nonces=content[1],
-            released_marks=content[2],
+            nonces=nonces,
+            released_marks=released,
         )
         try:
             write_atomic(self._path, encode_status(file), durable=False)
         except OSError as error:
             self._content = None
             _log.error("can't write the status file: %s", error)
-        else:
-            self._content = content
         self._written_at = clock.monotonic()
 
     def refresh_in(self, clock: Clock) -> float:
         """Seconds until the file is due to be rewritten although nothing has changed."""
         if self._written_at is None:
-            return 0.0 if not self._dry_run else REWRITE_SECONDS
+            return 0.0
         return max(0.0, self._written_at + REWRITE_SECONDS - clock.monotonic())

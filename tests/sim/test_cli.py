@@ -72,7 +72,8 @@ def test_stays_until_told_and_cleans_up(tmp_path: Path) -> None:
 def test_commands_on_standard_input(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "b50", "--at", str(tmp_path)],
-        env=ENVIRONMENT, input=f"wedge {ADDRESS}\n\nnonsense\n", capture_output=True, text=True, timeout=30, check=True,
+        env=ENVIRONMENT, input=f"wedge {ADDRESS}\n\nnonsense\n", capture_output=True, text=True, timeout=30,
+        check=True,
     )  # fmt: skip
     assert done.stdout.splitlines()[2:4] == ["ok", done.stdout.splitlines()[3]]
     assert done.stdout.splitlines()[3].startswith("error: unknown command 'nonsense'")

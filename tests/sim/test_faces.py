@@ -94,7 +94,11 @@ class TestFuse:
     def test_many_can_hang_at_once(self, machine: gpusim.Machine, sys_dir: Path) -> None:
         all_in = threading.Barrier(24, timeout=20)
         rule = gpusim.FaultRule(on=gpusim.Operation.READ, path="*/vendor", then="meet")
-        machine.serve_commands(lambda line: all_in.wait() and None)
+
+        def meet(_: str) -> None:
+            all_in.wait()
+
+        machine.serve_commands(meet)
         machine.add_faults(rule)
         readers = [threading.Thread(target=(sys_dir / PF / "vendor").read_bytes) for _ in range(24)]
         for reader in readers:

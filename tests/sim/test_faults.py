@@ -142,8 +142,8 @@ def test_bad_rules(rule: str, message: str) -> None:
 
 
 def test_rules_from_yaml() -> None:
-    text = "faults:\n- {on: enable, device: '0000:03:00.0', vfs: 3}\n- {on: read, path: '*/x', delay: 2, error: EIO}\n"
-    assert parse_faults(text, "file") == (
+    rules = "{on: enable, device: '0000:03:00.0', vfs: 3}, {on: read, path: '*/x', delay: 2, error: EIO}"
+    assert parse_faults(f"faults: [{rules}]", "file") == (
         FaultRule(on=Operation.ENABLE, device=ADDRESS, vfs=3),
         FaultRule(on=Operation.READ, path="*/x", delay=2.0, error="EIO"),
     )

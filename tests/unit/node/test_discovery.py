@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import gpusim
-from reconciler.node.discovery import boot_id, is_gpu, kernel_drivers, pci_addresses
+from reconciler.node.discovery import boot_id, is_gpu, is_in_vf_range, kernel_drivers, pci_addresses
+from reconciler.node.roots import Roots
 from state.ids import DeviceName, PciAddress, device_name
 from state.observed import DeviceNode, HealthCause, MemorySeen, MemorySource, SriovSeen, Unreadable
 from state.profiles import MIB, Ecc
@@ -173,6 +174,27 @@ def test_addresses_come_in_order_and_long_domains_last(tmp_path: Path) -> None:
     assert isinstance(pci_addresses(str(tmp_path)), Unreadable)
 
 
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("0000:0a:00.0", False),
+        ("0000:0a:00.1", True),
+        ("0000:0a:01.0", True),
+        ("0000:0a:01.1", False),
+        ("0000:09:1f.7", False),
+        ("0001:0a:00.1", False),
+    ],
+)
+def test_vfs_follow_their_gpu(address: str, inside: bool) -> None:
+    physical = PciAddress("0000:0a:00.0")
+    assert is_in_vf_range(PciAddress(address), physical, total=8) is inside
+
+
+def test_a_vf_range_may_reach_the_next_bus() -> None:
+    physical = PciAddress("0000:0a:1f.0")
+    assert is_in_vf_range(PciAddress("0000:0b:00.7"), physical, total=63)
+
+
 def test_a_wrong_root_says_so(tmp_path: Path) -> None:
     seen = observer(roots_below(tmp_path)).look()
     assert seen.gpus == {}
@@ -291,6 +313,35 @@ def test_errors_of_the_kernel_keep_their_errno(tmp_path: Path, name: str) -> Non
         path.mkdir()
         seen = observer(roots).look()
     assert seen.unreadable == (Unreadable(path=str(path), why="EISDIR: Is a directory"),)
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roots, list[Path]]]:
+    """A machine with two VFs in files, and all its attributes that discovery may read."""
+    where = tmp_path_factory.mktemp("spoiled")
+    with plain(where, "b60", lambda machine: None) as roots:
+        directory = Path(roots.sysfs, PF).resolve()
+        files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
+        yield roots, sorted(path for path in files if "gt" not in path.name)
+
+
+@given(data=st.data(), content=st.binary(max_size=40))
+def test_nothing_in_an_attribute_breaks_discovery(
+    spoiled: tuple[Roots, list[Path]], data: st.DataObject, content: bytes
+) -> None:
+    roots, files = spoiled
+    path = data.draw(st.sampled_from(files))
+    before = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(content)
+    try:
+        seen = observer(roots).look()
+    finally:
+        path.write_bytes(before)
+    assert len(seen.gpus) <= 1
+    for problem in seen.unreadable:
+        assert Path(problem.path).resolve() == path
+        assert problem.why.startswith("expected ")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ class TestLive:
             machine.sysfs.write(f"{PF}/sriov_numvfs", "2")
             assert vfs(looking.look(frozenset({VF})).gpus[NAME]) == 2
             machine.sysfs.write(f"{PF}/sriov_numvfs", "0")
+            assert vfs(looking.look().gpus[NAME]) == 0
+
+    def test_vfs_coming_and_going_meanwhile_confuse_nobody(self, tmp_path: Path) -> None:
+        with flex170(tmp_path) as (machine, _, looking), ThreadPoolExecutor(1) as kernel:
+
+            def come_and_go() -> None:
+                for _ in range(20):
+                    machine.sysfs.write(f"{PF}/sriov_numvfs", "3")
+                    machine.sysfs.write(f"{PF}/sriov_numvfs", "0")
+
+            looking.look()
+            going = kernel.submit(come_and_go)
+            while not going.done():
+                for dirty in (None, frozenset({VF}), frozenset({ADDRESS, VF})):
+                    seen = looking.look(dirty)
+                    assert (seen.gpus.keys(), seen.unreadable) == ({NAME}, ())
+            going.result()
             assert vfs(looking.look().gpus[NAME]) == 0
 
     def test_unplugged_and_plugged_again(self, tmp_path: Path) -> None:
@@ -155,6 +173,23 @@ def test_a_change_of_a_mate_shows(tmp_path: Path) -> None:
         seen = looking.look(frozenset({mate}))
         assert seen.gpus[NAME].function.iommu_mates == ((mate, "snd_hda_intel"),)
         assert seen.gpus.keys() == {NAME}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_vf_without_links_is_on_its_way_and_no_gpu(tmp_path: Path, known: bool, partial: bool) -> None:
+    with plain(tmp_path, "foreign-vfs") as roots:
+        looking = observer(roots)
+        if known:
+            looking.look()
+        last = PciAddress("0000:03:00.4")
+        os.unlink(f"{roots.sysfs}/{PF}/virtfn3")
+        os.unlink(f"{roots.sysfs}/bus/pci/devices/{last}/physfn")
+        seen = looking.look(frozenset({ADDRESS, last}) if partial else None)
+        assert seen.gpus.keys() == {NAME}
+        sriov = seen.gpus[NAME].sriov
+        assert isinstance(sriov, SriovSeen)
+        assert (sriov.enabled, len(sriov.vfs)) == (4, 3)
 
 
 def test_addresses_without_a_gpu_change_nothing(tmp_path: Path) -> None:

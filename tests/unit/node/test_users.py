@@ -13,7 +13,7 @@ import pytest
 import gpusim
 from reconciler.node.roots import Roots
 from reconciler.node.users import Visibility, users_of
-from state.ids import Slot
+from state.ids import DeviceName, Slot
 from state.observed import DeviceNode, OpenNode, PfSeen
 from tests.unit.node.machines import PF, observer, only_gpu, plain
 
@@ -130,7 +130,9 @@ def test_functions_that_share_a_group_node_share_its_users(machine: tuple[Roots,
     Path(roots.devfs, "vfio").mkdir(exist_ok=True)
     Path(roots.devfs, "vfio/9").touch()
     group = (DeviceNode(path="vfio/9", major=243, minor=9),)
-    other = replace(gpu, name=gpu.name.replace("03", "04"), function=replace(gpu.function, vfio=group), sriov=None)
+    other = replace(
+        gpu, name=DeviceName("0000-04-00-0-0x56c0"), function=replace(gpu.function, vfio=group), sriov=None
+    )
     gpu = replace(gpu, function=replace(gpu.function, vfio=group))
     Proc(Path(roots.procfs)).add(7, "qemu", f"{roots.devfs}/vfio/9")
     seen = users_of(roots, [gpu, other])

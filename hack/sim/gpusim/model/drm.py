@@ -10,8 +10,10 @@ from gpusim.model import kstrto
 from gpusim.model.kernel import ClassDevice, Kernel
 from gpusim.model.nodes import CharacterDevice, NodeLink
 from gpusim.model.pci import PciFunction
+from gpusim.model.tree import constant
 
 MAJOR = 226
+_DISPLAY = 0x0300
 _EXTENDED = range(192, 1 << 20)
 """Minors beyond the first 64 of a kind: shared by all kinds since Linux 6.12."""
 
@@ -31,6 +33,7 @@ class DrmDevice:
         self._function = function
         self.card = self._minor("card", _take(kernel, 0))
         self.render = self._minor("renderD", _take(kernel, 128))
+        self._connectors = self._make_connectors()
 
     def _minor(self, prefix: str, minor: int) -> ClassDevice:
         return ClassDevice(
@@ -42,14 +45,30 @@ class DrmDevice:
             type="drm_minor",
         )
 
+    def _make_connectors(self) -> tuple[ClassDevice, ...]:
+        """A display adapter has an outlet, which is an entry of class/drm too; virtual functions have none."""
+        if self._function.identity.pci_class >> 8 != _DISPLAY or self._function.physical is not None:
+            return ()
+        name = f"{self.card.name}-DP-1"
+        return (
+            ClassDevice(
+                path=f"{self.card.path}/{name}", subsystem="drm", parent=self.card.path, type="drm_connector"
+            ),
+        )
+
     def register(self) -> None:
         """Everything below the card's directory must be added before, so that events find it there."""
         for device, kind in ((self.render, "render"), (self.card, "card")):
             device.register(self._kernel)
             link = f"dri/by-path/pci-{self._function}-{kind}"
             self._kernel.nodes.add(link, NodeLink(f"../{device.name}"))
+        for connector in self._connectors:
+            self._kernel.tree.add(f"{connector.path}/status", constant("disconnected"))
+            connector.register(self._kernel)
 
     def unregister(self) -> None:
+        for connector in self._connectors:
+            connector.unregister(self._kernel)
         for device, kind in ((self.card, "card"), (self.render, "render")):
             self._kernel.nodes.remove(f"dri/by-path/pci-{self._function}-{kind}")
             device.unregister(self._kernel)

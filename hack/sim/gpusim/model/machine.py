@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from gpusim.model.faults import FaultRule, Faults
 from gpusim.model.gpu import GpuBinding
 from gpusim.model.kernel import Kernel
 from gpusim.model.nodes import DeviceNodes
-from gpusim.model.pci import Bar, Identity, PciFunction
+from gpusim.model.pci import Bar, Identity, Link, PciFunction
 from gpusim.model.quotas import MIB
 from gpusim.model.sriov import Sriov
 from gpusim.model.tree import Attribute, Tree, constant
@@ -24,6 +25,7 @@ from gpusim.model.uevent import Listener
 from gpusim.spec import GpuSpec, MachineSpec, OtherSpec
 
 _REGISTERS = 16 * MIB
+_BRIDGE_LINK = Link("16.0 GT/s PCIe", 8)
 _BRIDGE = Identity(vendor=0x8086, device=0x4FA4, pci_class=0x060400)
 
 
@@ -42,6 +44,8 @@ class Machine:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._spec = spec
+        self._known = {gpu.address: gpu for gpu in spec.gpus}
+        self._plugged = dict(self._known)
         self._random = random.Random(seed)
         self._faults = Faults(seed=seed, sleep=sleep, run=self._run_command)
         self._kernel = Kernel(delays=delays, faults=self._faults, sleep=sleep)
@@ -67,7 +71,10 @@ class Machine:
         return self._kernel.nodes
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call with every uevent from now on, in the kernel's order; it must not block. Returns an undo."""
+        """Call with every uevent from now on, in the kernel's order; it must neither block nor cause events.
+
+        Returns the function that ends it.
+        """
         return self._kernel.listen(listener)
 
     def on_reboot(self, listener: Callable[[], None]) -> None:
@@ -91,15 +98,20 @@ class Machine:
     def unplug(self, address: str) -> None:
         """A GPU or other function is gone, with its VFs. Waits for a store that holds its lock. KeyError."""
         self._bus.remove(self._function(address))
+        self._plugged.pop(address, None)
 
-    def plug(self, address: str) -> None:
-        """A GPU of this machine is back, bound as after boot. KeyError if unknown, ValueError if there."""
+    def plug(self, gpu: str | GpuSpec) -> None:
+        """A GPU is back (by address), or a new one arrives; it is bound as after boot.
+
+        Raises KeyError for an address that never was a GPU's, ValueError if something is there.
+        """
         with self._lock:
-            spec = next((gpu for gpu in self._spec.gpus if gpu.address == address), None)
+            spec = self._known.get(gpu) if isinstance(gpu, str) else gpu
             if spec is None:
-                raise KeyError(f"this machine has no GPU {address}")
-            if self._bus.function(address) is not None:
-                raise ValueError(f"{address} is plugged in")
+                raise KeyError(f"this machine has no GPU {gpu}")
+            if self._bus.function(spec.address) is not None:
+                raise ValueError(f"{spec.address} is plugged in")
+            self._known[spec.address] = self._plugged[spec.address] = spec
             self._add_gpu(spec)
 
     def vanish(self, address: str, vf: int) -> None:
@@ -142,7 +154,7 @@ class Machine:
             self.sysfs.add(real, constant(text))
 
     def reboot(self) -> None:
-        """Boot anew: VFs and quotas are gone, numbers are given out again, the boot id is another.
+        """Boot anew with what is plugged in: VFs and quotas are gone, numbers are given out again.
 
         Waits for stores in flight. Listeners hear the events of the boot; fault rules stay in force.
         """
@@ -165,12 +177,14 @@ class Machine:
         self._bus = PciBus(self._kernel, with_iommu=self._spec.iommu)
         for directory in ("class/drm", "class/mei", "class/vfio", "class/hwmon", "dev/char", "kernel"):
             self.sysfs.add_directory(directory)
+        self.sysfs.add("class/drm/version", constant("drm 1.1.0 20060810"))
         register_all(self._kernel, self._bus)
         for other in self._spec.others:
             self._add_other(other)
-        for gpu in self._spec.gpus:
+        gpus = sorted(self._plugged.values(), key=lambda gpu: PciAddress.parse(gpu.address))
+        for gpu in gpus:
             self._add_gpu(gpu)
-        for gpu in self._spec.gpus:
+        for gpu in gpus:
             if gpu.vfs_at_boot:
                 self.foreign_numvfs(gpu.address, gpu.vfs_at_boot)
 
@@ -190,12 +204,15 @@ class Machine:
             gpu=spec,
             numa_node=spec.numa_node,
             bars=_bars(spec),
+            link=Link(spec.link_speed, spec.link_width),
         )
         self._bus.add(function, group=spec.iommu_group)
         if spec.sriov is not None:
             function.sriov = Sriov(self._bus, function, spec, spec.sriov)
-        if spec.boot_driver is not None:
-            self._bus.attach(spec.boot_driver, function)
+        if spec.boot_driver is not None and self._bus.autoprobe:
+            # As in the kernel, a probe that fails leaves the function without a driver.
+            with contextlib.suppress(OSError):
+                self._bus.attach(spec.boot_driver, function)
 
     def _add_other(self, spec: OtherSpec) -> None:
         identity = Identity(vendor=spec.vendor, device=spec.device, pci_class=spec.pci_class)
@@ -214,7 +231,11 @@ class Machine:
         for bridge in bridges:
             if self._bus.function(bridge) is None:
                 function = PciFunction(
-                    self._kernel, address=PciAddress.parse(bridge), parent=path, identity=_BRIDGE
+                    self._kernel,
+                    address=PciAddress.parse(bridge),
+                    parent=path,
+                    identity=_BRIDGE,
+                    link=_BRIDGE_LINK,
                 )
                 self._bus.add(function, group=None)
             path = f"{path}/{bridge}"

@@ -79,6 +79,18 @@ class Bar:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A PCI Express link as the attributes show it."""
+
+    speed: str
+    width: int
+
+
+UNKNOWN_LINK = Link("Unknown", 0)
+"""What virtual functions show."""
+
+
 class PciFunction:
     """One function: physical, virtual, or a bridge."""
 
@@ -92,6 +104,7 @@ class PciFunction:
         gpu: GpuSpec | None = None,
         numa_node: int = -1,
         bars: Iterable[Bar] = (),
+        link: Link | None = None,
         physical: PciFunction | None = None,
         vf: int | None = None,
     ) -> None:
@@ -112,6 +125,7 @@ class PciFunction:
         self.iommu_group: int | None = None
         self.present = False
         self.numa_node = numa_node
+        self._link = link
         self._bars = {bar.index: bar for bar in bars}
 
     def __str__(self) -> str:
@@ -167,7 +181,7 @@ class PciFunction:
     # Attributes
 
     def _constants(self) -> dict[str, object]:
-        own, gpu = self.identity, self.gpu
+        own = self.identity
         values: dict[str, object] = {
             "vendor": f"0x{own.vendor:04x}",
             "device": f"0x{own.device:04x}",
@@ -179,13 +193,10 @@ class PciFunction:
             "power_state": "D0",
             "enable": 1,
         }
-        if gpu is not None:
-            values |= {
-                "current_link_speed": gpu.link_speed,
-                "max_link_speed": gpu.link_speed,
-                "current_link_width": gpu.link_width,
-                "max_link_width": gpu.link_width,
-            }
+        if self._link is not None:
+            for which in ("current", "max"):
+                values[f"{which}_link_speed"] = self._link.speed
+                values[f"{which}_link_width"] = self._link.width
         return values
 
     def _resource(self) -> str:

@@ -7,7 +7,7 @@ import errno
 from gpusim.model import kstrto
 from gpusim.model.bus import PciBus
 from gpusim.model.faults import Operation
-from gpusim.model.pci import Bar, Binding, PciFunction
+from gpusim.model.pci import UNKNOWN_LINK, Bar, Binding, PciFunction
 from gpusim.model.tree import constant, stored
 from gpusim.spec import GpuSpec, SriovSpec
 
@@ -100,6 +100,7 @@ class Sriov:
             gpu=self._gpu,
             numa_node=physical.numa_node,
             bars=self._bars(),
+            link=UNKNOWN_LINK,
             physical=physical,
             vf=index,
         )
@@ -108,7 +109,7 @@ class Sriov:
         tree.add_link(f"{physical.path}/virtfn{index}", function.path)
         tree.add_link(f"{function.path}/physfn", physical.path)
         function.emit("change")
-        if self._autoprobe:
+        if self._autoprobe and self._bus.autoprobe:
             self._bus.probe(function)
 
     def _bars(self) -> tuple[Bar, ...]:
