@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from state.desired import Gpus, WantedDevice
 from state.ids import DeviceName, Use
 from state.layouts import function_of, has_layout
 from state.observed import DRM_DRIVERS, Changing, DeviceNode, FunctionSeen, PfSeen, SriovSeen, Unreadable
 from state.records import OwnedLayout
+from state.wanted import Gpus, WantedDevice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Readiness:
     def _of(self, gpu: PfSeen, device: WantedDevice) -> DeviceState:
         if device.logical.use is Use.MONITOR:
             return _monitor(gpu)
-        if isinstance(gpu.sriov, Unreadable) and not device.monitors:
+        if isinstance(gpu.sriov, Unreadable) and (device.slot.is_vf or not device.monitors):
             return _unreadable(f"SR-IOV state of {gpu.name}", gpu.sriov)
         if device.slot.is_vf:
             return self._vf(gpu, device)

@@ -62,7 +62,11 @@ class SicknessStatus(_Status, frozen=True, kw_only=True):
 
 
 class DeviceStatus(_Status, frozen=True, kw_only=True):
-    """One GPU of the inventory. Numbers that are unknown are left out."""
+    """One GPU of the inventory. Numbers that are unknown are left out.
+
+    ``original_driver`` is there while we have the GPU bound to another driver: the one to give back, empty if
+    it had none.
+    """
 
     name: str
     pci_address: str
@@ -84,6 +88,7 @@ class DeviceStatus(_Status, frozen=True, kw_only=True):
     sickness: tuple[SicknessStatus, ...] = ()
     changing: str = ""
     override: str = ""
+    original_driver: str | None = None
     users: tuple[str, ...] = ()
 
 

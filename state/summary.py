@@ -244,6 +244,7 @@ def describe_device(
         sickness=tuple(SicknessStatus(cause=sick.cause.value, message=sick.message) for sick in gpu.sickness),
         changing=seen.doing if isinstance(seen, Changing) else "",
         override="" if override is None else override.mode.value,
+        original_driver=_original_driver(gpu.name, observed),
         users=users,
     )
 
@@ -274,6 +275,13 @@ def _sriov(gpu: PfSeen, observed: Observed, table: ProfileTable) -> SriovStatus 
         layout="" if layout is None else layout.name,
         owner=owner,
     )
+
+
+def _original_driver(pf: DeviceName, observed: Observed) -> str | None:
+    if isinstance(observed.ownership, Unreadable):
+        return None
+    binding = observed.ownership.bindings.get(pf)
+    return None if binding is None or binding.boot_id != observed.boot_id else binding.original or ""
 
 
 def _is_ours(pf: DeviceName, observed: Observed) -> bool:

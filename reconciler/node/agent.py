@@ -35,6 +35,7 @@ from state.ids import DeviceName, PciAddress, parse_device_name, parse_pci_addre
 from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
 from state.planning import NOT_SYNCED, Blocked, Memory, NotSynced, Options, Plan, plan
 from state.records import Ownership
+from state.recovery import rebuild_ownership
 from state.status import NodeStatus
 from state.summary import SourceState, summarise
 
@@ -104,7 +105,7 @@ class Agent:
         self._followed = followed
         self._roots = host.roots
         self._observer = Observer(host.roots, tables)
-        self._ownership = OwnershipFile(Path(host.roots.ownership_file))
+        self._ownership = OwnershipFile(Path(host.roots.ownership_file), self._rebuild_ownership)
         self._status = StatusWriter(Path(host.roots.status_file))
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
         self._idle_since: Mapping[DeviceName, datetime] = {}
@@ -172,14 +173,18 @@ class Agent:
             gpus=gpus,
             kernel_drivers=discovery.kernel_drivers(self._roots.sysfs),
             cdi=observe_cdi(self._roots.cdi),
-            ownership=boot_id if isinstance(boot_id, Unreadable) else self._load_ownership(),
+            ownership=boot_id if isinstance(boot_id, Unreadable) else self._ownership.load(),
             held=read_held(Path(self._roots.held_file)),
             marks=read_marks(Path(self._roots.marks_dir)),
             unreadable=unreadable,
         )
 
-    def _load_ownership(self) -> Ownership | Unreadable:
-        return self._ownership.load()
+    def _rebuild_ownership(self) -> Ownership:
+        boot_id = discovery.boot_id(self._roots.procfs)
+        rebuilt = rebuild_ownership(self._status.last, "" if isinstance(boot_id, Unreadable) else boot_id)
+        if rebuilt != Ownership():
+            _log.warning("the ownership record was lost; it is rebuilt from the last status")
+        return rebuilt
 
     # -- planning ------------------------------------------------------------------------------------------
 

@@ -31,9 +31,7 @@ class FunctionReader:
         directory = self.directory(address)
         driver = sysfs.link_name(f"{directory}/driver")
         override = sysfs.read(f"{directory}/driver_override")
-        if isinstance(override, Unreadable):
-            problems.append(override)
-            override = None
+        problems += [value for value in (driver, override) if isinstance(value, Unreadable)]
         group = self._group(directory, problems)
         devfs = self._roots.devfs
         drm = drm_nodes(devfs, directory, problems) if isinstance(driver, str) else ()
@@ -41,7 +39,7 @@ class FunctionReader:
         return FunctionSeen(
             address=address,
             driver=driver,
-            driver_override=None if override in _UNSET else override,
+            driver_override=override if isinstance(override, str) and override not in _UNSET else None,
             drm=drm,
             by_path=by_path_names(address, drm),
             vfio=vfio_nodes(self._roots.sysfs, devfs, directory, group, problems) if is_vfio else (),

@@ -63,8 +63,6 @@ class GpuReader:
     def _read(self, address: PciAddress, directory: str, device: int, entries: frozenset[str]) -> PfSeen:
         essential: list[Unreadable] = []
         function = self._functions.read(address, essential)
-        if isinstance(function.driver, Unreadable):
-            essential.append(function.driver)
         sriov = self._sriov(address, directory, entries, function)
         if isinstance(sriov, Unreadable):
             essential.append(sriov)
@@ -75,7 +73,8 @@ class GpuReader:
         memory = None if integrated else self._local_memory(name, directory, function, integrated)
         path = self._kept(device_path(self._roots.sysfs, address)) or ()
         survivability = health.survivability(directory) if "survivability_mode" in entries else ()
-        seen = PfSeen(
+        self.unreadable += essential
+        return PfSeen(
             name=name,
             device_id=device,
             model=model,
@@ -95,8 +94,6 @@ class GpuReader:
             mei=mei,
             sickness=(*survivability, *health.unreadable(essential)),
         )
-        self.unreadable += essential
-        return seen
 
     def _sriov(
         self, address: PciAddress, directory: str, entries: frozenset[str], function: FunctionSeen
@@ -110,10 +107,7 @@ class GpuReader:
         return read_sriov(self._roots.sysfs, directory, address, driver, links, self._read_vf)
 
     def _read_vf(self, address: PciAddress) -> FunctionSeen:
-        seen = self._functions.read(address, self.unreadable)
-        if isinstance(seen.driver, Unreadable):
-            self.unreadable.append(seen.driver)
-        return seen
+        return self._functions.read(address, self.unreadable)
 
     def _local_memory(
         self, name: DeviceName, directory: str, function: FunctionSeen, integrated: bool | None

@@ -7,9 +7,10 @@ on it. Only the loop writes the first two; marks are the plugin's and only read 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from reconciler.runtime.files import FileRefused, read_bounded, write_atomic
@@ -22,6 +23,8 @@ LARGEST_RECORD = 16 * 1024 * 1024
 LARGEST_MARK = 64 * 1024
 QUARANTINED_KEPT = 3
 """Corrupt ownership records that are kept to be looked at; older ones go."""
+
+_log = logging.getLogger(__name__)
 
 _CORRUPT = re.compile(r"\.corrupt-([1-9][0-9]{0,8})")
 
@@ -37,30 +40,42 @@ def read_ownership(path: Path) -> Ownership | Unreadable:
 class OwnershipFile:
     """The ownership record, for its one writer.
 
-    A corrupt file is moved aside to ``<name>.corrupt-<n>``. From then on, until store(), this process takes
-    what is ours for Unreadable: an absent record would say that nothing is.
+    It is read once: nobody else writes it. A corrupt file is moved aside to ``<name>.corrupt-<n>``; like an
+    absent one it is rebuilt by ``rebuild``, since an empty record would say that nothing is ours.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rebuild: Callable[[], Ownership]) -> None:
         self._path = path
-        self._corrupt: Unreadable | None = None
+        self._rebuild = rebuild
+        self._known: Ownership | None = None
 
     def load(self) -> Ownership | Unreadable:
-        """The record; an empty one where there is none yet. What happened to a corrupt one is in ``why``."""
-        if self._corrupt is not None:
-            return self._corrupt
+        """The record, or why it can't be read now."""
+        if self._known is None:
+            try:
+                self._known = _read(self._path, LARGEST_RECORD, Ownership)
+            except FileRefused as error:
+                return Unreadable(path=str(self._path), why=error.why)
+            except RecordError as error:
+                _log.error("the ownership record is corrupt: %s; %s", error.why, self._move_aside())
+        if self._known is None:
+            self._known = self._rebuild()
+            self._keep(self._known)
+        return self._known
+
+    def _keep(self, rebuilt: Ownership) -> None:
+        """Write what was rebuilt at once: later there may be nothing to rebuild it from."""
+        if rebuilt == Ownership():
+            return
         try:
-            return _read(self._path, LARGEST_RECORD, Ownership) or Ownership()
-        except FileRefused as error:
-            return Unreadable(path=str(self._path), why=error.why)
-        except RecordError as error:
-            self._corrupt = Unreadable(path=str(self._path), why=f"{error.why}; {self._move_aside()}")
-            return self._corrupt
+            self.store(rebuilt)
+        except OSError as error:
+            _log.error("can't write the rebuilt ownership record: %s", error)
 
     def store(self, ownership: Ownership) -> None:
         """Write the record so that it survives a power cut. Raises OSError naming the file."""
         write_atomic(self._path, encode_record(ownership), durable=True)
-        self._corrupt = None
+        self._known = ownership
 
     def _move_aside(self) -> str:
         """Keep the corrupt file under another name; says in words how that went."""

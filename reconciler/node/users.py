@@ -109,10 +109,12 @@ def _open_files(procfs: str, pid: str) -> frozenset[FileKey] | None:
             for descriptor in descriptors:
                 try:
                     keys.add(_key(descriptor.stat()))
-                except FileNotFoundError:
-                    continue  # closed since the directory was listed
+                except OSError:
+                    # Closed meanwhile, or on a file system that lets nobody look. If the process is one that we
+                    # may not look at, this says so.
+                    os.readlink(descriptor.path)
     except OSError as error:
-        return frozenset() if error.errno in _GONE else None
+        return frozenset(keys) if error.errno in _GONE else None
     return frozenset(keys)
 
 

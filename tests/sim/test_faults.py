@@ -35,8 +35,11 @@ def test_fewer_vfs_than_asked() -> None:
     assert write(machine, NUMVFS, 8) is None
     assert number(machine, NUMVFS) == 3
     assert not machine.sysfs.exists(f"{PF}/virtfn3")
+    machine.add_faults(FaultRule(on=Operation.ENABLE, device=ADDRESS, vfs=0, count=1))
     write(machine, NUMVFS, 0)
-    write(machine, NUMVFS, 8)
+    assert write(machine, NUMVFS, 8) is None
+    assert number(machine, NUMVFS) == 0
+    assert write(machine, NUMVFS, 8) is None
     assert number(machine, NUMVFS) == 8
 
 

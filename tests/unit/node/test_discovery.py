@@ -1,9 +1,12 @@
 """Machines of the simulator as discovery sees them, and what it makes of values that make no sense."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gpusim
 from reconciler.node.discovery import boot_id, is_gpu, is_in_vf_range, kernel_drivers, pci_addresses
@@ -18,7 +21,12 @@ def name_of(spec: gpusim.GpuSpec) -> DeviceName:
     return device_name(PciAddress(spec.address), spec.device)
 
 
-@pytest.mark.parametrize("name", gpusim.machine_names())
+MACHINES = [
+    pytest.param(name, marks=pytest.mark.slow) if name.endswith("-x8") else name for name in gpusim.machine_names()
+]
+
+
+@pytest.mark.parametrize("name", MACHINES)
 def test_every_machine_is_seen_as_it_is(name: str, tmp_path: Path) -> None:
     specs = {name_of(spec): spec for spec in gpusim.load_machine(name).gpus}
     with plain(tmp_path, name) as roots:
@@ -317,9 +325,9 @@ def test_errors_of_the_kernel_keep_their_errno(tmp_path: Path, name: str) -> Non
 
 @pytest.fixture(scope="module")
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Roots, list[Path]]]:
-    """A machine with two VFs in files, and all its attributes that discovery may read."""
+    """A machine in files, and all its attributes that discovery may read."""
     where = tmp_path_factory.mktemp("spoiled")
-    with plain(where, "b60", lambda machine: None) as roots:
+    with plain(where, "b60") as roots:
         directory = Path(roots.sysfs, PF).resolve()
         files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
         yield roots, sorted(path for path in files if "gt" not in path.name)

@@ -128,32 +128,34 @@ def test_a_mark_has_no_version() -> None:
 
 
 def test_nothing_is_ours_where_nothing_was_written(tmp_path: Path) -> None:
-    assert OwnershipFile(tmp_path / "ownership.json").load() == Ownership()
+    assert OwnershipFile(tmp_path / "ownership.json", Ownership).load() == Ownership()
     assert read_ownership(tmp_path / "ownership.json") == Ownership()
 
 
 def test_what_is_stored_is_loaded_by_the_next_process(tmp_path: Path) -> None:
     path = tmp_path / "ownership.json"
-    OwnershipFile(path).store(OURS)
-    assert OwnershipFile(path).load() == read_ownership(path) == OURS
+    OwnershipFile(path, Ownership).store(OURS)
+    assert OwnershipFile(path, Ownership).load() == read_ownership(path) == OURS
     assert os.listdir(tmp_path) == ["ownership.json"]
 
 
 @pytest.mark.parametrize("content", CORRUPT, ids=lambda content: repr(content[:12]))
-def test_a_corrupt_record_is_moved_aside_and_stays_unreadable_until_rewritten(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_corrupt_record_is_moved_aside_and_rebuilt(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ownership.json"
     path.write_bytes(content)
-    file = OwnershipFile(path)
-    first = file.load()
-    assert isinstance(first, Unreadable)
-    assert first.path == str(path)
-    assert first.why.endswith("; moved to ownership.json.corrupt-1")
+    assert OwnershipFile(path, lambda: OURS).load() == OURS
     assert (tmp_path / "ownership.json.corrupt-1").read_bytes() == content
-    assert not path.exists()
-    assert file.load() == first  # an absent file would say that nothing is ours
-    file.store(OURS)
+    assert read_ownership(path) == OURS  # written at once: the next process may have nothing to rebuild from
+
+
+def test_an_absent_record_is_rebuilt_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "ownership.json"
+    assert OwnershipFile(path, lambda: OURS).load() == OURS
+    assert read_ownership(path) == OURS
+
+
+def test_a_rebuilt_record_holds_even_where_it_cannot_be_written(tmp_path: Path) -> None:
+    file = OwnershipFile(tmp_path / "absent" / "ownership.json", lambda: OURS)
     assert file.load() == OURS
 
 
@@ -162,7 +164,7 @@ def test_only_the_latest_corrupt_records_are_kept(tmp_path: Path) -> None:
     (tmp_path / "ownership.json.corrupt-x").touch()
     for number in range(1, 12):
         path.write_text(f"broken {number}")
-        OwnershipFile(path).load()
+        OwnershipFile(path, Ownership).load()
     kept = sorted(one.read_text() for one in tmp_path.glob("*.corrupt-[0-9]*"))
     assert kept == ["broken 10", "broken 11", "broken 9"]
     assert len(kept) == QUARANTINED_KEPT
@@ -179,21 +181,18 @@ def test_a_look_at_a_corrupt_record_changes_nothing(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_unreadable_and_stays_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "ownership.json"
     path.mkdir()
-    file = OwnershipFile(path)
+    file = OwnershipFile(path, Ownership)
     assert file.load() == read_ownership(path) == Unreadable(path=str(path), why="is a directory")
     path.rmdir()
     assert file.load() == Ownership()
 
 
-def test_a_store_that_fails_names_the_file_and_leaves_it_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "ownership.json"
-    path.write_text("broken")
-    file = OwnershipFile(path)
-    file.load()
-    path.mkdir()
+def test_a_store_that_fails_names_the_file_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "ownership.json"
+    file = OwnershipFile(path, Ownership)
     with pytest.raises(OSError, match=r"ownership\.json"):
         file.store(OURS)
-    assert isinstance(file.load(), Unreadable)
+    assert file.load() == Ownership()
 
 
 def test_held_is_none_until_it_is_written(tmp_path: Path) -> None:

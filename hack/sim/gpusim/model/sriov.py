@@ -78,12 +78,13 @@ class Sriov:
             if rule is not None:
                 kernel.faults.strike(rule, str(physical))
                 count = min(count, count if rule.vfs is None else rule.vfs)
+            if not count:
+                return
             binding.provision(count)
             kernel.wait(kernel.delays.enable)
             for index in range(count):
                 self._add(index)
-            if count:
-                physical.emit("change")
+            physical.emit("change")
             binding.vfs_enabled(self._functions)
             self._current = count
         finally:
