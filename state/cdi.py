@@ -30,6 +30,11 @@ def file_name(key: str) -> str:
     return f"intel.com-gpu_{key}.json"
 
 
+def key_of(file: str) -> str:
+    """The key of the allocation that a spec file of ours is for."""
+    return file.removeprefix("intel.com-gpu_").removesuffix(".json")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CdiDevice:
     """One device of a spec file: its name, unique on the machine, and the nodes that it injects."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from state.actions import Action, BindDriver, RemoveCdiSpec, ResetProvisioning, SetNumVfs, SetVfProfile
+from state.actions import BindDriver, GpuAction, ResetProvisioning, SetNumVfs, SetVfProfile
 from state.arbitration import Demand
 from state.ids import PciAddress, Slot
 from state.layouts import has_layout, has_quotas, is_provisioned
@@ -41,8 +41,9 @@ class Failure:
 class GpuContext:
     """What the steps of one GPU depend on besides the GPU itself.
 
-    ``layout`` and ``binding`` are its ownership records. ``stale_cdi`` are our spec files that name a device
-    of this GPU and are no longer wanted. ``idle_since`` is when its VFs were last wanted; None: just now.
+    ``layout`` and ``binding`` are its ownership records of this boot. ``stale_cdi`` are our spec files that
+    name a device of this GPU and are being removed; ``cdi_blocked`` says why nobody knows of any. ``idle_since``
+    is when its VFs were last wanted; None: just now.
     """
 
     boot_id: str
@@ -53,6 +54,7 @@ class GpuContext:
     layout: OwnedLayout | None
     binding: OwnedBinding | None
     stale_cdi: tuple[str, ...] = ()
+    cdi_blocked: str | None = None
     idle_since: datetime | None = None
     linger: timedelta = timedelta()
 
@@ -63,33 +65,39 @@ class GpuPlan:
 
     ``blocked`` says why what is demanded can't be done now; ``look`` that somebody has to see who uses the GPU
     before that can be said. ``layout`` and ``binding`` are the ownership records as they must stand before the
-    actions. ``lingering``: VFs nobody wants are kept a little longer. ``wake_at``: when to look again.
+    actions. ``idle``: there are VFs of ours that nobody wants. ``wake_at``: when to look again.
     """
 
-    actions: tuple[Action, ...] = ()
+    actions: tuple[GpuAction, ...] = ()
     blocked: str | None = None
     slot_blocked: Mapping[Slot, str] = field(default_factory=dict)
     look: bool = False
     layout: OwnedLayout | None = None
     binding: OwnedBinding | None = None
-    lingering: bool = False
+    idle: bool = False
     wake_at: datetime | None = None
 
-    @property
-    def touches_all(self) -> bool:
-        """Whether the actions change more than single VFs."""
-        return any(not (isinstance(action, BindDriver) and action.slot.is_vf) for action in self.actions)
+    def touches(self, slot: Slot, *, monitor: bool) -> bool:
+        """Whether the actions change something under a user of ``slot``; a monitor minds only the GPU's driver."""
+        for action in self.actions:
+            if isinstance(action, BindDriver):
+                if action.slot in (slot, Slot(pf=slot.pf)):
+                    return True
+            elif not monitor:
+                return True
+        return False
 
 
 def plan_gpu(gpu: PfSeen, demand: Demand | None, context: GpuContext) -> GpuPlan:
     """The next wave that brings ``gpu`` nearer to ``demand`` (None: nobody wants it)."""
-    return _Planner.begin(gpu, demand, context).plan()
+    layout, binding = context.layout, context.binding
+    return _Planner(gpu=gpu, demand=demand, context=context, layout=layout, binding=binding).plan()
 
 
 class _Block(Exception):
-    """Ends planning of a GPU or VF with a reason; ``look`` when the reason has yet to be looked up."""
+    """Ends planning of a GPU or VF with a reason; with none, because something has to be done or seen first."""
 
-    def __init__(self, why: str = "", *, look: bool = False) -> None:
+    def __init__(self, why: str | None = None, *, look: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.look = look
@@ -111,26 +119,17 @@ class _Planner:
     binding: OwnedBinding | None
     slot_blocked: dict[Slot, str] = field(default_factory=dict)
     look: bool = False
-    lingering: bool = False
+    idle: bool = False
     wake_at: datetime | None = None
 
-    @classmethod
-    def begin(cls, gpu: PfSeen, demand: Demand | None, context: GpuContext) -> _Planner:
-        """Records of an earlier boot count for nothing: VFs and bindings don't survive one."""
-        layout, binding = context.layout, context.binding
-        if layout is not None and layout.boot_id != context.boot_id:
-            layout = None
-        if binding is not None and binding.boot_id != context.boot_id:
-            binding = None
-        return cls(gpu=gpu, demand=demand, context=context, layout=layout, binding=binding)
-
     def plan(self) -> GpuPlan:
-        actions: tuple[Action, ...] = ()
+        actions: tuple[GpuAction, ...] = ()
         blocked = None
         try:
+            self._check_readable()
             actions = self._layout_wave() or self._pf_driver_wave() or self._vf_driver_wave()
         except _Block as block:
-            blocked, self.look = (None, True) if block.look else (block.why, self.look)
+            blocked, self.look = block.why, self.look or block.look
         return GpuPlan(
             actions=actions,
             blocked=blocked,
@@ -138,9 +137,20 @@ class _Planner:
             look=self.look,
             layout=self.layout,
             binding=self.binding,
-            lingering=self.lingering,
+            idle=self.idle,
             wake_at=self.wake_at,
         )
+
+    def _check_readable(self) -> None:
+        """Nothing is done to a GPU that is not known; nobody hears of it unless something would be done."""
+        why = None
+        if isinstance(self.gpu.function.driver, Unreadable):
+            why = f"its driver can't be read: {self.gpu.function.driver}"
+        elif isinstance(self.gpu.sriov, Unreadable):
+            why = f"its SR-IOV state can't be read: {self.gpu.sriov}"
+        if why is not None:
+            concerns = self.demand is not None or self.layout is not None or self.binding is not None
+            raise _Block(why if concerns else None)
 
     def _failure(self, unit: str) -> Failure | None:
         """The failure that this unit of work is backing off from now, if any."""
@@ -153,46 +163,54 @@ class _Planner:
     def _wake(self, at: datetime) -> None:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
 
+    def _check_cdi(self) -> None:
+        """Raise _Block unless all spec files of ours that name what is about to change are gone."""
+        if self.context.cdi_blocked is not None:
+            raise _Block(self.context.cdi_blocked)
+        for file in self.context.stale_cdi:
+            failure = self._failure(f"cdi/{file}")
+            if failure is not None:
+                raise _Block(failure.message)
+        if self.context.stale_cdi:
+            raise _Block
+
     # -- VF layout ---------------------------------------------------------------------------------------
 
-    def _layout_wave(self) -> tuple[Action, ...]:
+    def _layout_wave(self) -> tuple[GpuAction, ...]:
         """Actions towards the wanted number and kind of VFs; none when these are right."""
         sriov = self.gpu.sriov
-        if isinstance(sriov, Unreadable):
-            if self.demand is None:
-                return ()
-            raise _Block(f"SR-IOV state can't be read: {sriov}")
-        if sriov is None:
+        if not isinstance(sriov, SriovSeen):
             return ()
         wanted = None if self.demand is None else self.demand.profile
-        if wanted is not None and has_layout(self.gpu, wanted):
-            self._claim_layout(wanted)
+        if wanted is not None and self._has(wanted):
             return ()
         failure = self._failure(self.gpu.name)
         if failure is not None:
-            if failure.undo_failed:
-                raise _Block(failure.message)
-            wanted = None
+            return self._undo_layout(sriov, failure)
         if sriov.enabled:
-            actions = self._turn_off(sriov, at_once=self.demand is not None)
-        elif wanted is not None:
-            actions = self._turn_on(sriov, wanted)
-        else:
-            actions = self._leave_plain(sriov)
-        if failure is not None and not actions:
+            return self._turn_off(sriov, at_once=self.demand is not None)
+        if wanted is not None:
+            return self._turn_on(sriov, wanted)
+        return self._leave_plain(sriov)
+
+    def _has(self, wanted: Profile) -> bool:
+        """Whether the wanted VFs are there; they may only be used if they are ours."""
+        if not has_layout(self.gpu, wanted):
+            return False
+        if self.layout is None:
+            raise _Block(self._foreign(wanted.count))
+        return self.layout.profile == wanted.name
+
+    def _undo_layout(self, sriov: SriovSeen, failure: Failure) -> tuple[GpuAction, ...]:
+        """Steps back to no VFs, the driver's own provisioning and the original driver, while backing off."""
+        if failure.undo_failed:
+            raise _Block(failure.message)
+        actions = self._turn_off(sriov, at_once=True) if sriov.enabled else self._leave_plain(sriov)
+        if not actions and self.binding is not None and self.demand is not None and self.demand.profile is not None:
+            actions = self._bind_pf(self.binding.original)
+        if not actions:
             raise _Block(failure.message)
         return actions
-
-    def _claim_layout(self, wanted: Profile) -> None:
-        """The wanted VFs are there; they may only be used if they are ours."""
-        if self.layout is not None:
-            return
-        if self.demand is None or not self.demand.adopt:
-            raise _Block(self._foreign(wanted.count))
-        self.layout = self._own(wanted)
-
-    def _own(self, profile: Profile) -> OwnedLayout:
-        return OwnedLayout(profile=profile.name, count=profile.count, boot_id=self.context.boot_id)
 
     def _foreign(self, count: int) -> str:
         return (
@@ -200,7 +218,7 @@ class _Planner:
             "an override with mode Fixed that names their layout takes them over"
         )
 
-    def _turn_off(self, sriov: SriovSeen, *, at_once: bool) -> tuple[Action, ...]:
+    def _turn_off(self, sriov: SriovSeen, *, at_once: bool) -> tuple[GpuAction, ...]:
         """Turn all VFs off, unless somebody uses one or they are not ours."""
         if self.layout is None:
             if self.demand is None:
@@ -208,26 +226,24 @@ class _Planner:
             raise _Block(self._foreign(sriov.enabled))
         if not at_once and self._lingers():
             return ()
+        for vf in sriov.vfs:
+            if isinstance(vf.function.driver, Unreadable):
+                raise _Block(f"the driver of VF {vf.index} can't be read: {vf.function.driver}")
         _check(self.context.usage.of_vfs(self.gpu.name, [vf.index for vf in sriov.vfs]))
-        if self.context.stale_cdi:
-            return self._remove_stale()
+        self._check_cdi()
         address, profile = self.gpu.function.address, self.layout.profile
         return (SetNumVfs(pf=self.gpu.name, address=address, count=0, profile=profile),)
 
     def _lingers(self) -> bool:
         """Whether unwanted VFs stay a little longer, for the next one who wants the same."""
+        self.idle = True
         until = (self.context.idle_since or self.context.now) + self.context.linger
         if until <= self.context.now:
             return False
-        self.lingering = True
         self._wake(until)
         return True
 
-    def _remove_stale(self) -> tuple[RemoveCdiSpec, ...]:
-        why = f"{self.gpu.name} is rebuilt"
-        return tuple(RemoveCdiSpec(file=file, pf=self.gpu.name, why=why) for file in self.context.stale_cdi)
-
-    def _leave_plain(self, sriov: SriovSeen) -> tuple[Action, ...]:
+    def _leave_plain(self, sriov: SriovSeen) -> tuple[GpuAction, ...]:
         """No VFs are there and none are wanted: give provisioning back, then forget the layout."""
         if self.layout is None:
             return ()
@@ -237,18 +253,19 @@ class _Planner:
         self.layout = None
         return ()
 
-    def _turn_on(self, sriov: SriovSeen, wanted: Profile) -> tuple[Action, ...]:
+    def _turn_on(self, sriov: SriovSeen, wanted: Profile) -> tuple[GpuAction, ...]:
         """Set quotas, then enable all VFs of the layout; the record is written before either."""
+        if self.gpu.drm_driver is None:
+            raise _Block(f"no DRM driver is known for {self.gpu.name}, and only that can make VFs")
         if self.gpu.function.driver != self.gpu.drm_driver:
-            return self._bind_pf(self.gpu.drm_driver)
+            return self._pf_driver_wave()
         _check(self.context.usage.of_enabling(self.gpu.name))
-        if self.context.stale_cdi:
-            return self._remove_stale()
+        self._check_cdi()
         action = self._provision(sriov, wanted)
-        self.layout = self._own(wanted)
+        self.layout = OwnedLayout(profile=wanted.name, count=wanted.count, boot_id=self.context.boot_id)
         return (action,)
 
-    def _provision(self, sriov: SriovSeen, wanted: Profile) -> Action:
+    def _provision(self, sriov: SriovSeen, wanted: Profile) -> GpuAction:
         pf, address = self.gpu.name, self.gpu.function.address
         if is_provisioned(self.gpu, wanted):
             return SetNumVfs(pf=pf, address=address, count=wanted.count, profile=wanted.name)
@@ -261,7 +278,7 @@ class _Planner:
 
     # -- kernel drivers ----------------------------------------------------------------------------------
 
-    def _pf_driver_wave(self) -> tuple[Action, ...]:
+    def _pf_driver_wave(self) -> tuple[GpuAction, ...]:
         """Bind the GPU itself to the driver demanded, or back to its own when nobody demands one."""
         if self.demand is not None and self.demand.driver is not None:
             wanted: str | None = self.demand.driver
@@ -281,12 +298,10 @@ class _Planner:
             raise _Block(failure.message)
         return actions
 
-    def _bind_pf(self, wanted: str | None) -> tuple[Action, ...]:
+    def _bind_pf(self, wanted: str | None) -> tuple[GpuAction, ...]:
         function, slot = self.gpu.function, Slot(pf=self.gpu.name)
         current = function.driver
-        if isinstance(current, Unreadable):
-            raise _Block(f"its driver can't be read: {current}")
-        if current == wanted:
+        if isinstance(current, Unreadable) or current == wanted:
             if self.binding is not None and self.binding.original == wanted:
                 self.binding = None
             return ()
@@ -294,8 +309,7 @@ class _Planner:
         if isinstance(self.gpu.sriov, SriovSeen) and self.gpu.sriov.enabled:
             raise _Block(f"{self.gpu.name} has VFs, which would go with its driver")
         self._check_driver(slot, function, wanted)
-        if self.context.stale_cdi:
-            return self._remove_stale()
+        self._check_cdi()
         # Somebody's passthrough driver is not what to give back one day; the model's own is.
         first = self.gpu.model.drm_driver if current in VFIO_DRIVERS else current
         original = first if self.binding is None else self.binding.original
@@ -313,11 +327,11 @@ class _Planner:
             f"{self.gpu.name} was bound to {current} by somebody else; an override with kernelDriver takes it over"
         )
 
-    def _vf_driver_wave(self) -> tuple[Action, ...]:
+    def _vf_driver_wave(self) -> tuple[GpuAction, ...]:
         """Bind used VFs to the drivers their users want. VFs nobody uses keep what they have."""
         if self.demand is None or not isinstance(self.gpu.sriov, SriovSeen):
             return ()
-        actions: list[Action] = []
+        actions: list[GpuAction] = []
         for vf in self.gpu.sriov.vfs:
             slot = Slot(pf=self.gpu.name, vf=vf.index)
             wanted = self._wanted_vf_driver(slot)
@@ -325,9 +339,10 @@ class _Planner:
                 continue
             try:
                 self._check_driver(slot, vf.function, wanted)
+                self._check_cdi()
             except _Block as block:
                 self.look = self.look or block.look
-                if not block.look:
+                if block.why is not None:
                     self.slot_blocked[slot] = block.why
                 continue
             address = vf.function.address

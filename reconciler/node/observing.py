@@ -12,7 +12,7 @@ from reconciler.node.health import unreadable as unreadable_sickness
 from reconciler.node.memory import MemoryReader
 from reconciler.node.roots import Roots
 from reconciler.node.tables import Tables
-from state.ids import DeviceName, PciAddress
+from state.ids import DeviceName, PciAddress, parse_device_name
 from state.observed import PfSeen, SriovSeen, Unreadable
 
 
@@ -147,9 +147,9 @@ class Observer:
 
     def _physical_function(self, address: PciAddress) -> PciAddress | None:
         """The GPU whose VF is at ``address``, by its link, or by its place if it has none yet or any more."""
-        linked = physical_function(self._roots.sysfs, address)
-        if linked is not None:
-            return linked
+        return physical_function(self._roots.sysfs, address) or self._by_place(address)
+
+    def _by_place(self, address: PciAddress) -> PciAddress | None:
         for physical, place in self._places.items():
             total = 0 if place.gpu is None else place.gpu.total_vfs
             if is_in_vf_range(address, physical, total):
@@ -163,10 +163,12 @@ class Observer:
             place = self._places[address]
             unreadable += place.unreadable
             if place.gpu is not None:
-                wedged = self._wedges.sickness(address)
-                gpu = place.gpu
-                gpus[gpu.name] = gpu if wedged is None else replace(gpu, sickness=(*gpu.sickness, wedged))
+                gpus[place.gpu.name] = self._with_wedge(place.gpu)
         return GpusSeen(gpus=gpus, unreadable=tuple(unreadable))
+
+    def _with_wedge(self, gpu: PfSeen) -> PfSeen:
+        wedged = self._wedges.sickness(gpu.function.address)
+        return gpu if wedged is None else replace(gpu, sickness=(*gpu.sickness, wedged))
 
 
 def _vf_addresses(gpu: PfSeen) -> tuple[PciAddress, ...]:

@@ -6,6 +6,7 @@ number, whatever its path in the process's own file system.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -103,19 +104,27 @@ def _key(status: os.stat_result) -> FileKey:
 
 def _open_files(procfs: str, pid: str) -> frozenset[FileKey] | None:
     """What a process has open; None when we may not know. Empty for a process that has ended."""
-    keys = set()
     try:
         with os.scandir(f"{procfs}/{pid}/fd") as descriptors:
-            for descriptor in descriptors:
-                try:
-                    keys.add(_key(descriptor.stat()))
-                except OSError:
-                    # Closed meanwhile, or on a file system that lets nobody look. If the process is one that we
-                    # may not look at, this says so.
-                    os.readlink(descriptor.path)
+            keys = {_open_file(descriptor) for descriptor in descriptors}
     except OSError as error:
-        return frozenset(keys) if error.errno in _GONE else None
-    return frozenset(keys)
+        return frozenset() if error.errno in _GONE else None
+    return frozenset(key for key in keys if key is not None)
+
+
+def _open_file(descriptor: os.DirEntry[str]) -> FileKey | None:
+    """What is behind a descriptor; None when nothing is any more, or on a file system that lets nobody look.
+
+    Raises PermissionError when it is the process that may not be looked at.
+    """
+    try:
+        return _key(descriptor.stat())
+    except FileNotFoundError:
+        return None
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.readlink(descriptor.path)
+        return None
 
 
 def _scan(procfs: str, watched: Mapping[FileKey, _Watched]) -> tuple[Mapping[Slot, _Openers], str | None]:

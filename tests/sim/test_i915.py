@@ -92,6 +92,7 @@ def test_what_one_vf_has_another_cannot() -> None:
 def test_automatic_shares_are_fair_and_released() -> None:
     machine = boot("flex170")
     write(machine, NUMVFS, 4)
+    assert write(machine, AUTO, 1) is None, "automatic it is already"
     quotas = [number(machine, f"{IOV}/vf{vf}/gt/lmem_quota") for vf in range(1, 6)]
     assert quotas == [(16256 - 128) // 4 // 2 * 2 * MIB] * 4 + [0]
     assert number(machine, f"{PF}/virtfn0/drm/card1/lmem_total_bytes") == quotas[0]

@@ -113,6 +113,18 @@ def test_told_to_stop_the_next_is_not_begun(tmp_path: Path) -> None:
     assert told == [WRITE]
 
 
+def test_told_to_stop_while_a_step_waits_nothing_is_undone(tmp_path: Path) -> None:
+    device = tmp_path / "sys/bus/pci/devices" / ADDRESS
+    device.mkdir(parents=True)
+    (device / "sriov_numvfs").write_text("0")  # takes what is written, but no VF ever appears
+    steps: list[Step] = []
+    answers = iter([False, True])
+    host = dataclasses.replace(host_at(tmp_path), stopping=lambda: next(answers))
+    assert apply_all([ON, WRITE], host, ended=steps.append) == Applied(stopped=True)
+    assert (device / "sriov_numvfs").read_text() == "4"
+    assert steps == []
+
+
 def test_steps_are_logged_with_the_device(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,20 @@ def test_a_graphics_driver_is_not_forced_onto_what_it_does_not_know() -> None:
         assert on.written("driver_override") == []
 
 
+def test_unbound_by_somebody_else_in_between_is_as_good() -> None:
+    with bench(XE) as on:
+
+        def unbind(command: str) -> None:
+            on.machine.sysfs.write("bus/pci/drivers/xe/unbind", ADDRESS)
+
+        on.machine.serve_commands(unbind)
+        on.machine.add_faults(
+            FaultRule(on=Operation.WRITE, path="*/drivers/xe/unbind", error="ENODEV", then="unbind", count=1)
+        )
+        bind(on, "vfio-pci")
+        assert state(on) == ("vfio-pci", "vfio-pci")
+
+
 def test_bound_by_somebody_else_in_between_is_as_good() -> None:
     with bench(dataclasses.replace(XE, bound="none")) as on:
 

@@ -134,7 +134,9 @@ def test_values_that_are_none_are_not_written_but_cleared() -> None:
         assert on.read("drm/card0/prelim_iov/vf1/gt/contexts_quota") == "1024"
 
 
-@pytest.mark.parametrize(("first", "second"), [((4, M4), (2, M2)), ((2, M2), (4, M4)), ((31, M4), (1, M2))])
+@pytest.mark.parametrize(
+    ("first", "second"), [((4, M4), (2, M2)), ((2, M2), (4, M4)), ((31, M4), (1, M2)), ((4, M4), (2, M4))]
+)
 def test_from_one_profile_to_another_and_none_is_left(
     first: tuple[int, TileQuota], second: tuple[int, TileQuota]
 ) -> None:

@@ -70,6 +70,26 @@ class TestLive:
             going.result()
             assert vfs(looking.look().gpus[NAME]) == 0
 
+    def test_a_gpu_that_the_kernel_works_on_is_left_alone(self, tmp_path: Path) -> None:
+        """Its readers would block. Here they would fail, and that would show."""
+        with served(tmp_path, "flex140") as (machine, roots):
+            looking = observer(roots)
+            busy, other = looking.look().gpus.values()
+            address = busy.function.address
+            numvfs = f"bus/pci/devices/{address}/sriov_numvfs"
+            machine.add_faults(
+                gpusim.FaultRule(on=gpusim.Operation.READ, path=f"*{address}*", error="EIO"),
+            )
+            machine.sysfs.write(numvfs, "4")
+            dirty = frozenset({address, PciAddress("0000:4d:00.1"), other.function.address})
+            for heard in (None, dirty):
+                seen = looking.look(heard, leave=frozenset({busy.name}))
+                assert dict(seen.gpus) == {busy.name: busy, other.name: other}
+                assert seen.unreadable == ()
+            assert looking.last_seen(busy.name) == busy
+            machine.clear_faults()
+            assert vfs(looking.look(dirty).gpus[busy.name]) == 4
+
     def test_unplugged_and_plugged_again(self, tmp_path: Path) -> None:
         with flex170(tmp_path) as (machine, _, looking):
             looking.look()
@@ -190,6 +210,17 @@ def test_a_vf_without_links_is_on_its_way_and_no_gpu(tmp_path: Path, known: bool
         sriov = seen.gpus[NAME].sriov
         assert isinstance(sriov, SriovSeen)
         assert (sriov.enabled, len(sriov.vfs)) == (4, 3)
+
+
+def test_last_seen_is_by_name(tmp_path: Path) -> None:
+    with plain(tmp_path, "flex170") as roots:
+        looking = observer(roots)
+        assert looking.last_seen(NAME) is None
+        looking.note_wedged(ADDRESS, "WEDGED=rebind")
+        gpu = looking.look().gpus[NAME]
+        assert looking.last_seen(NAME) == gpu
+        assert causes(gpu) == [HealthCause.WEDGED]
+        assert looking.last_seen(DeviceName("0000-03-00-0-0x56c1")) is None
 
 
 def test_addresses_without_a_gpu_change_nothing(tmp_path: Path) -> None:

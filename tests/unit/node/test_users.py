@@ -142,10 +142,22 @@ def test_functions_that_share_a_group_node_share_its_users(machine: tuple[Roots,
 @pytest.mark.root
 def test_closed_files_and_ended_processes_are_nothing(machine: tuple[Roots, PfSeen]) -> None:
     roots, gpu = machine
-    Proc(Path(roots.procfs)).add(7, "compute", "/nowhere/socket:[1]")
+    proc = Proc(Path(roots.procfs))
+    proc.add(7, "compute", "/nowhere/socket:[1]", f"{roots.devfs}/dri/card0", "/nowhere/pipe:[2]")
     Path(roots.procfs, "9").mkdir()
     seen = users_of(roots, [gpu])[gpu.name]
-    assert (seen.by_slot, seen.hidden) == ({}, None)
+    assert [user.pid for users in seen.by_slot.values() for user in users] == [7]
+    assert seen.hidden is None
+
+
+@pytest.mark.root
+def test_a_file_that_nobody_may_look_at_hides_no_process(machine: tuple[Roots, PfSeen]) -> None:
+    """As one on another user's FUSE mount. A loop of links is an error that a plain tree can produce."""
+    roots, gpu = machine
+    os.symlink("loop", f"{roots.devfs}/loop")
+    Proc(Path(roots.procfs)).add(7, "compute", f"{roots.devfs}/loop", f"{roots.devfs}/dri/card0")
+    seen = users_of(roots, [gpu])[gpu.name]
+    assert (len(seen.by_slot), seen.hidden) == (1, None)
 
 
 def test_in_a_pid_namespace_of_its_own_the_others_are_hidden(machine: tuple[Roots, PfSeen]) -> None:

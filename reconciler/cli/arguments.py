@@ -1,0 +1,241 @@
+"""From the command line and the environment to ``Options``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from reconciler.cli.locations import LOCATIONS, locate, usual
+from reconciler.cli.options import Format, Options
+from reconciler.cli.problems import UsageError, allowing
+from reconciler.cli.teaching import LESSONS, Lesson, environment_help, epilog
+
+_INVALID_CHOICE = re.compile(r"invalid choice: (?P<found>.+) \(choose from (?P<choices>.+)\)", re.DOTALL)
+_TAKES_FILE = ("plan", "apply", "assert", "run")
+_MOST_LINGER = 86400
+_MOST_SECONDS = 7 * 86400.0
+
+
+class HelpAsked(Exception):
+    """Help or the version was asked for; the message is the text to show."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong by an exception, in the words of all other errors here, instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        what, colon, why = message.removeprefix("argument ").partition(": ")
+        if not colon:
+            raise UsageError(f"{message} (see {self.prog} --help)")
+        choice = _INVALID_CHOICE.fullmatch(why)
+        if choice is None:
+            raise UsageError(f"{what}: {why}")
+        allowed = tuple(name.strip(" '") for name in choice["choices"].split(","))
+        raise UsageError(allowing(what, f"{choice['found']} is unknown", allowed))
+
+    def print_help(self, file: object = None) -> NoReturn:
+        raise HelpAsked(self.format_help())
+
+
+class _Version(argparse.Action):
+    """``--version``: looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, *ignored: object) -> NoReturn:
+        from reconciler.cli.version import version
+
+        raise HelpAsked(f"gpu-reconciler {version()}\n")
+
+
+def parse(words: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """What the words ask for. Raises UsageError, and HelpAsked with the text to show."""
+    found = vars(_parser().parse_args(words))
+    command: str = found.pop("command")
+    flags = {location.field: found.pop(location.field) for location in LOCATIONS if location.field in found}
+    roots, notes = locate(flags, environment)
+    output = _output(command, LESSONS[command], found.pop("output", None))
+    forced = frozenset(found.pop("force_release", ()))
+    return Options(command=command, roots=roots, notes=notes, format=output, force_release=forced, **found)
+
+
+def _output(command: str, lesson: Lesson, asked: Format | None) -> Format:
+    if asked is None:
+        return lesson.formats[0] if lesson.formats else Format.TABLE
+    if not lesson.formats:
+        raise UsageError(f"-o/--output: {command} has no output, it only logs")
+    if asked not in lesson.formats:
+        allowed = tuple(known.value for known in lesson.formats)
+        raise UsageError(allowing("-o/--output", f"{command} has no {asked.value} output", allowed))
+    return asked
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common()
+    parser = _Parser(
+        prog="gpu-reconciler",
+        description="Keeps Intel GPUs and their SR-IOV virtual functions as a desired-state file wants them, and "
+        "gives them to containers through CDI.",
+        epilog=f"{environment_help()}\n\ngpu-reconciler COMMAND --help tells exit codes and examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="show the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, lesson in LESSONS.items():
+        command = commands.add_parser(
+            name,
+            help=lesson.summary,
+            description=lesson.about,
+            epilog=epilog(lesson),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[common],
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        _add_own(command, name)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options that may stand before or after the command. Without a default, as the one would undo the other."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "-o",
+        "--output",
+        type=_format,
+        metavar="FORMAT",
+        help="table, wide (more columns), yaml or json; memory is in bytes in the last two",
+    )
+    places = common.add_argument_group("places")
+    for location in LOCATIONS:
+        places.add_argument(
+            location.flag,
+            dest=location.field,
+            metavar="PATH",
+            help=f"{location.meaning} ({location.variable}; {usual(location)})",
+        )
+    return common
+
+
+def _add_own(command: argparse.ArgumentParser, name: str) -> None:
+    """The options of one command alone."""
+    if name == "explain":
+        command.add_argument("name", metavar="DEVICE|CLAIM|ALLOCATION", help="what to explain")
+        command.add_argument("-f", "--file", metavar="FILE", type=_filled, help="the desired state, - for stdin")
+    elif name in _TAKES_FILE:
+        stdin = "" if name == "run" else ", - for stdin"
+        command.add_argument(
+            "-f",
+            "--file",
+            metavar="FILE",
+            type=_filled,
+            required=True,
+            help=f"the desired state (YAML or JSON){stdin}",
+        )
+    if name in (*_TAKES_FILE, "explain"):
+        _add_planning(command, linger=30 if name == "run" else 0)
+    if name == "apply":
+        command.add_argument(
+            "--timeout", type=_seconds, metavar="SECONDS", help="give up waiting after this long (60)"
+        )
+    if name == "run":
+        _add_daemon(command)
+
+
+def _add_planning(command: argparse.ArgumentParser, *, linger: int) -> None:
+    command.add_argument(
+        "--linger-seconds",
+        type=_linger,
+        default=linger,
+        metavar="SECONDS",
+        help=f"keep VFs that nobody wants any more for this long ({linger}); the file's policy wins",
+    )
+    command.add_argument(
+        "--force-release",
+        type=_filled,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="allocation whose devices nobody uses any more, where processes can't be seen (repeatable)",
+    )
+    command.add_argument(
+        "--processes",
+        type=_one_of("auto", "visible", "hidden"),
+        metavar="MODE",
+        help="whether all processes of the machine can be seen from here: auto, visible or hidden (auto)",
+    )
+
+
+def _add_daemon(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--resync-seconds", type=_seconds, metavar="SECONDS", help="look everywhere this often (60)"
+    )
+    command.add_argument(
+        "--uevents",
+        type=_one_of("kernel", "udev"),
+        metavar="SOURCE",
+        help="hear of devices from: kernel, udev (kernel)",
+    )
+    command.add_argument(
+        "--metrics-listen", type=_listen, metavar="[ADDR:]PORT", help="serve Prometheus metrics there (off)"
+    )
+    command.add_argument(
+        "--log-format", type=_one_of("text", "json"), metavar="FORMAT", help="text or json (text)"
+    )
+    command.add_argument(
+        "--log-level",
+        type=_one_of("debug", "info", "warning", "error"),
+        metavar="LEVEL",
+        help="debug, info, warning or error (info)",
+    )
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def checked(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"{text!r} is unknown (allowed: {', '.join(allowed)})")
+        return text
+
+    return checked
+
+
+def _format(text: str) -> Format:
+    return Format(_one_of(*(known.value for known in Format))(text))
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time (allowed: seconds above 0, up to 7 days)")
+    return seconds
+
+
+def _linger(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _MOST_LINGER):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time (allowed: whole seconds from 0 to {_MOST_LINGER})")
+    return int(text)
+
+
+def _listen(text: str) -> str:
+    from reconciler.runtime.metrics import parse_listen
+
+    try:
+        parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

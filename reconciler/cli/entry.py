@@ -1,0 +1,86 @@
+"""Start to end of one command: what is asked, doing it, and how it ended as an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from reconciler.cli.arguments import HelpAsked, parse
+from reconciler.cli.options import Options
+from reconciler.cli.problems import CommandError, in_words
+from reconciler.cli.terminal import Terminal, terminal
+
+FAILED = 1
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: whoever read our output has had enough."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code; ``argv`` is without the program's name."""
+    words = sys.argv[1:] if argv is None else argv
+    screen = terminal(sys.stdout, sys.stderr, os.environ)
+    try:
+        code = _answer(words, os.environ, screen)
+        screen.out.flush()
+        return code
+    except CommandError as error:
+        screen.note(str(error))
+    except KeyboardInterrupt:
+        screen.note("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _give_up_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        screen.note(in_words(error))
+        _give_up_output()
+    return FAILED
+
+
+def _answer(words: Sequence[str], environment: Mapping[str, str], screen: Terminal) -> int:
+    try:
+        options = parse(words, environment)
+    except HelpAsked as asked:
+        screen.out.write(str(asked))
+        return 0
+    for note in options.notes:
+        screen.note(note)
+    return _command(options.command)(options, screen)
+
+
+def _command(name: str) -> Callable[[Options, Terminal], int]:
+    """The function of a command. Each brings in only what it needs, so that small questions are answered fast."""
+    match name:
+        case "discover":
+            from reconciler.cli.discover import discover as command
+        case "export":
+            from reconciler.cli.export import export_machine as command
+        case "plan":
+            from reconciler.cli.plan import show_plan as command
+        case "apply":
+            from reconciler.cli.apply import apply as command
+        case "assert":
+            from reconciler.cli.asserting import assert_machine as command
+        case "run":
+            from reconciler.cli.daemon import run_daemon as command
+        case "status":
+            from reconciler.cli.status import show_status as command
+        case "explain":
+            from reconciler.cli.explain import explain as command
+        case _:
+            raise CommandError(f"{name}: no such command")
+    return command
+
+
+def _give_up_output() -> None:
+    """Point stdout elsewhere: what is still buffered can't be written, and the interpreter would try at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # stdout has no descriptor, so there is nothing the interpreter would write to
+    finally:
+        os.close(nowhere)

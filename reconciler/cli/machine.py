@@ -1,0 +1,87 @@
+"""What commands that look at the machine have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from reconciler.cli.options import Options
+from reconciler.cli.problems import CommandError
+from reconciler.cli.terminal import Terminal
+from reconciler.cli.version import version
+from reconciler.node.agent import Settings
+from reconciler.node.manifest_file import LARGEST_FILE, ManifestFileError
+from reconciler.node.users import Visibility
+from reconciler.runtime.locks import LockBusy
+from state.manifest_decoding import ManifestError
+from state.observed import Observed
+from state.planning import Options as PlanOptions
+
+STDIN = "-"
+
+
+def settings(options: Options) -> Settings:
+    """How to plan and act, as the flags say."""
+    return Settings(
+        version=version(),
+        options=PlanOptions(
+            linger=timedelta(seconds=options.linger_seconds),
+            force_release=options.force_release,
+            devfs=options.roots.devfs,
+        ),
+        visibility=Visibility(options.processes),
+    )
+
+
+@contextmanager
+def desired_file(options: Options) -> Iterator[Path]:
+    """The file of ``-f``; standard input is kept in one for as long as the context lasts.
+
+    What is wrong with it, or with reading it, leaves the context as CommandError that names it.
+    """
+    if options.file != STDIN:
+        with _explained(options.file, Path(options.file)):
+            yield Path(options.file)
+        return
+    with tempfile.TemporaryDirectory(prefix="gpu-reconciler-") as directory:
+        path = Path(directory) / "stdin"
+        # One byte more than may be, so that a longer one is refused as such.
+        path.write_bytes(sys.stdin.buffer.read(LARGEST_FILE + 1))
+        with _explained("standard input", path):
+            yield path
+
+
+@contextmanager
+def _explained(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ManifestFileError as error:
+        raise CommandError(str(error).replace(str(path), name, 1)) from error
+    except ManifestError as error:
+        raise CommandError(f"{name}: {error}") from error
+    except LockBusy as error:
+        raise CommandError(f"{error.path}: another agent is at work here, {error.strerror}") from error
+
+
+def note_surroundings(observed: Observed, options: Options, screen: Terminal) -> None:
+    """Tell what could not be read, and that there is no GPU if so."""
+    for problem in observed.unreadable:
+        screen.note(str(problem))
+    if not observed.gpus and not _bus_unreadable(observed, options):
+        screen.note(f"no Intel GPU on this machine (looked in {options.roots.sysfs}/bus/pci/devices)")
+
+
+def require_bus(observed: Observed, options: Options) -> None:
+    """Raises CommandError when nobody can tell whether there are GPUs; a machine without PCI has none."""
+    if not observed.gpus and _bus_unreadable(observed, options):
+        raise CommandError("whether there are GPUs can't be told: PCI devices can't be read")
+
+
+def _bus_unreadable(observed: Observed, options: Options) -> bool:
+    bus = f"{options.roots.sysfs}/bus/pci/devices"
+    return os.path.isdir(bus) and any(problem.path.startswith(bus) for problem in observed.unreadable)
