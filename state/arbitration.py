@@ -7,25 +7,16 @@ and is told for whom. An override wins over all that is not in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from state.desired import (
-    Desired,
-    Entry,
-    Gpus,
-    Origin,
-    Refusal,
-    RefusedError,
-    WantedDevice,
-    WantedOverride,
-    restore,
-)
+from state.desired import Desired, Entry, Origin, restore
 from state.ids import DeviceName, Slot, Use
 from state.manifest import OverrideMode
-from state.observed import Changing, PfSeen
+from state.observed import DRM_DRIVERS, Changing, PfSeen
 from state.profiles import Profile, ProfileTable
 from state.records import AppliedDevice, Held
+from state.wanted import Gpus, Refusal, RefusedError, WantedDevice, WantedOverride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,51 +72,61 @@ class _Tenancy:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What was given out before: it decides who comes first.
+
+    ``applied`` are the devices of each entry key, ``held`` those confirmed for marked claims, ``released`` the
+    claims that count as gone because a person released them.
+    """
+
+    applied: Mapping[str, tuple[AppliedDevice, ...]]
+    held: Held
+    released: frozenset[str] = frozenset()
+
+
 def arbitrate(
     desired: Desired,
     gpus: Gpus,
     table: ProfileTable,
-    applied: Mapping[str, tuple[AppliedDevice, ...]],
-    held: Held | None,
-    released: frozenset[str],
+    standing: Standing,
+    still_open: Callable[[WantedDevice], str | None],
 ) -> Arbitration:
     """Weigh all wishes.
 
-    ``held`` are the devices confirmed for marked claims; ``released`` the claims a person has released and
-    nobody was seen using.
+    ``still_open`` says why a device can't be given to anybody yet: one who had it before still uses it.
     """
-    court = _Court(desired=desired, gpus=gpus, applied=applied)
-    entries = _with_held(desired, gpus, table, held, released, court)
+    court = _Court(desired=desired, gpus=gpus, applied=standing.applied, still_open=still_open)
+    entries = _with_held(desired, gpus, table, standing, court)
     for entry in sorted(entries, key=court.rank):
         court.hear(entry)
     return court.outcome()
 
 
 def _with_held(
-    desired: Desired,
-    gpus: Gpus,
-    table: ProfileTable,
-    held: Held | None,
-    released: frozenset[str],
-    court: _Court,
+    desired: Desired, gpus: Gpus, table: ProfileTable, standing: Standing, court: _Court
 ) -> list[Entry]:
     """The entries to weigh: those of the manifest, but with the devices that marked claims hold."""
-    holding = {} if held is None else {uid: held.claims[uid] for uid in held.claims if uid not in released}
+    held, released = standing.held.claims, standing.released
+    holding = {uid: held[uid].devices for uid in sorted(held) if uid not in released}
     entries: list[Entry] = []
     for entry in desired.entries:
-        if entry.origin is Origin.CLAIM and entry.name in released:
-            continue
-        claim = holding.pop(entry.name, None) if entry.origin is Origin.CLAIM else None
-        if claim is None:
+        if entry.origin is Origin.MANUAL:
             entries.append(entry)
             continue
-        court.holding.add(entry.key)
-        if tuple(device.applied() for device in entry.devices) != claim.devices:
-            court.changed[entry.key] = entry
-            entry = _held_entry(entry.name, claim.devices, gpus, table, claim=entry.claim) or entry
+        if entry.name in released:
+            continue
+        record = holding.pop(entry.name, None)
+        if record is not None and tuple(device.applied() for device in entry.devices) != record:
+            kept = _held_entry(entry.name, record, gpus, table, claim=entry.claim)
+            if kept is not None:
+                court.changed[entry.key] = entry
+                entry = kept
+        if record is not None:
+            court.holding.add(entry.key)
         entries.append(entry)
-    for uid in sorted(holding):
-        left = _held_entry(uid, holding[uid].devices, gpus, table, claim=uid)
+    for uid, record in holding.items():
+        left = _held_entry(uid, record, gpus, table, claim=uid)
         if left is not None:
             court.holding.add(left.key)
             entries.append(left)
@@ -142,11 +143,21 @@ def _held_entry(
     return Entry(name=uid, origin=Origin.CLAIM, path=f"held[{uid}]", devices=devices, claim=claim)
 
 
+class _Objection(Exception):
+    """Why an entry can't have a device now; ``final`` when no waiting helps."""
+
+    def __init__(self, why: str, *, final: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.final = final
+
+
 @dataclass(slots=True, kw_only=True)
 class _Court:
     desired: Desired
     gpus: Gpus
     applied: Mapping[str, tuple[AppliedDevice, ...]]
+    still_open: Callable[[WantedDevice], str | None]
     holding: set[str] = field(default_factory=set)
     changed: dict[str, Entry] = field(default_factory=dict)
     tenancies: dict[DeviceName, _Tenancy] = field(default_factory=dict)
@@ -167,73 +178,77 @@ class _Court:
 
     def hear(self, entry: Entry) -> None:
         """Serve the entry if all its devices can be had beside those served before; else it waits."""
-        for device in entry.devices:
-            objection = self._objection(entry, device)
-            if objection is None:
-                continue
-            why, rival = objection
-            both_manual = rival is not None and Origin.MANUAL is rival.origin is entry.origin
-            if both_manual:
-                refusal = Refusal(path=entry.path, why=why)
-                self.refused.append((entry, refusal))
-            else:
-                self.waiting.append(Waiting(entry=entry, why=why))
-            return
+        for device in [] if entry.key in self.holding else entry.devices:
+            try:
+                self._object(entry, device)
+            except _Objection as objection:
+                if objection.final:
+                    self.refused.append((entry, Refusal(path=entry.path, why=objection.why)))
+                else:
+                    self.waiting.append(Waiting(entry=entry, why=objection.why))
+                return
         for device in entry.devices:
             self._admit(entry, device)
         self.served.append(entry)
 
-    def _objection(self, entry: Entry, device: WantedDevice) -> tuple[str, Entry | None] | None:
-        if entry.key in self.holding:
-            return None
+    def _object(self, entry: Entry, device: WantedDevice) -> None:
+        """Raise _Objection if the device can't be had."""
         override = self.desired.overrides.get(device.logical.pf)
         if override is not None:
-            why = self._override_objection(entry, device, override)
-            if why is not None:
-                return why, None
+            self._check_override(entry, device, override)
         if device.monitors:
-            return None
+            return
         tenancy = self.tenancies.get(device.logical.pf)
-        return None if tenancy is None else self._tenant_objection(device, tenancy)
+        if tenancy is not None:
+            self._check_tenant(entry, device, tenancy)
+        if not self.in_force(entry):
+            why = self.still_open(device)
+            if why is not None:
+                raise _Objection(why)
 
-    def _override_objection(self, entry: Entry, device: WantedDevice, override: WantedOverride) -> str | None:
+    def _check_override(self, entry: Entry, device: WantedDevice, override: WantedOverride) -> None:
         because = f" ({override.reason})" if override.reason else ""
         pf = device.logical.pf
         if override.mode in (OverrideMode.DRAIN, OverrideMode.IGNORE) and not device.monitors:
             if self.in_force(entry):
-                return None
+                return
             word = "drained" if override.mode is OverrideMode.DRAIN else "left alone"
-            return f"{pf} is {word} by {override.path}{because}"
-        if override.mode is OverrideMode.FIXED and not device.monitors:
+            raise _Objection(f"{pf} is {word} by {override.path}{because}")
+        if override.mode is OverrideMode.FIXED and not device.monitors and device.profile != override.profile:
             layout = override.profile.name if override.profile else "no VFs"
-            if device.profile != override.profile:
-                return f"{pf} is kept at {layout} by {override.path}{because}"
-        if override.driver is not None and device.slot.vf < 0 and device.driver != override.driver:
-            return f"{pf} is kept at kernel driver {override.driver} by {override.path}{because}"
-        return None
+            raise _Objection(f"{pf} is kept at {layout} by {override.path}{because}")
+        if override.driver not in (None, self._pf_driver(device)):
+            raise _Objection(f"{pf} is kept at kernel driver {override.driver} by {override.path}{because}")
 
-    def _tenant_objection(self, device: WantedDevice, tenancy: _Tenancy) -> tuple[str, Entry] | None:
-        if not tenancy.users:
-            return None
+    def _pf_driver(self, device: WantedDevice) -> str | None:
+        """The driver that the GPU itself must have for this use: VFs are made by its DRM driver."""
+        if not device.slot.is_vf:
+            return device.driver
+        gpu = _settled(self.gpus.get(device.logical.pf))
+        return None if gpu is None else gpu.drm_driver
+
+    def _check_tenant(self, entry: Entry, device: WantedDevice, tenancy: _Tenancy) -> None:
+        """Raise _Objection if the device doesn't go with what earlier entries have of the same GPU."""
         rival = next(iter(tenancy.users.values()))
-        wanted, use = device.logical, tenancy.use
-        if wanted.use is Use.WHOLE or use is Use.WHOLE or wanted.use is not use:
-            return f"waits for {rival}: {wanted.pf} is used as {_describe(tenancy)}", rival
+        wanted = device.logical
+        final = rival.origin is entry.origin is Origin.MANUAL
+        same_mode = wanted.use is tenancy.use and device.profile == tenancy.profile
+        if not same_mode or wanted.use is Use.WHOLE:
+            raise _Objection(f"waits for {rival}: {wanted.pf} is used as {_describe(tenancy)}", final=final)
         if wanted.use is Use.VF:
-            if device.profile != tenancy.profile:
-                return f"waits for {rival}: {wanted.pf} is used as {_describe(tenancy)}", rival
             taken = tenancy.users.get(device.slot)
-            return None if taken is None else (f"waits for {taken}: it has {wanted}", taken)
+            if taken is not None:
+                final = taken.origin is entry.origin is Origin.MANUAL
+                raise _Objection(f"waits for {taken}: it has {wanted}", final=final)
+            return
         total = self._memory(wanted.pf)
         if total is not None and tenancy.memory + (device.memory or 0) > total:
             left = max(0, total - tenancy.memory)
-            return f"waits for {rival}: {wanted} has {left} of {total} bytes left", rival
-        return None
+            raise _Objection(f"waits for {rival}: {wanted} has {left} of {total} bytes left")
 
     def _memory(self, pf: DeviceName) -> int | None:
-        seen = self.gpus.get(pf)
-        gpu = seen.last if isinstance(seen, Changing) else seen
-        if not isinstance(gpu, PfSeen) or gpu.memory is None or not gpu.memory.exact:
+        gpu = _settled(self.gpus.get(pf))
+        if gpu is None or gpu.memory is None or not gpu.memory.exact:
             return None
         return gpu.memory.total
 
@@ -270,14 +285,11 @@ class _Court:
                     blocked.append((pf, why))
             if demand is not None:
                 demands[pf] = demand
-        for key in sorted(self.changed):
-            changed = self.changed[key]
-            if not any(waiting.entry.key == key for waiting in self.waiting):
-                why = "changed while its devices are in use: waits until they are released"
-                self.waiting.append(Waiting(entry=changed, why=why))
+        why = "changed while its devices are in use: waits until they are released"
+        changed = (Waiting(entry=self.changed[key], why=why) for key in sorted(self.changed))
         return Arbitration(
             served=tuple(self.served),
-            waiting=tuple(self.waiting),
+            waiting=(*self.waiting, *changed),
             refused=tuple(self.refused),
             demands=demands,
             hands_off=hands_off,
@@ -312,34 +324,23 @@ def _demand_of(tenancy: _Tenancy) -> Demand:
 
 def _overridden(override: WantedOverride, demand: Demand | None) -> tuple[Demand | None, str | None]:
     """The demand an override makes of what the entries want, and why it can't have its way, if so."""
-    if override.mode is OverrideMode.FIXED:
-        if demand is not None and demand.profile != override.profile:
-            return demand, f"{override.path} waits for {demand.by}"
-        return (
-            Demand(
-                profile=override.profile,
-                driver=override.driver or (demand.driver if demand else None),
-                by=override.path if demand is None else f"{override.path}, {demand.by}",
-                vf_drivers={} if demand is None else demand.vf_drivers,
-                adopt=True,
-                adopt_binding=override.driver is not None,
-            ),
-            None,
-        )
-    if override.driver is None:
+    fixed = override.mode is OverrideMode.FIXED
+    if not fixed and override.driver is None:
         return demand, None
-    if demand is None:
-        wanted = Demand(profile=None, driver=override.driver, by=override.path, adopt_binding=True)
-        return wanted, None
-    if demand.driver not in (None, override.driver):
-        return demand, f"{override.path} waits for {demand.by}"
-    return (
-        Demand(
-            profile=demand.profile,
-            driver=override.driver,
-            by=f"{override.path}, {demand.by}",
-            vf_drivers=demand.vf_drivers,
-            adopt_binding=True,
-        ),
-        None,
-    )
+    entries = Demand(profile=None, driver=None, by="") if demand is None else demand
+    profile = override.profile if fixed else entries.profile
+    driver = override.driver or entries.driver
+    clashes = demand is not None and (profile != demand.profile or demand.driver not in (None, driver))
+    if clashes or (profile is not None and driver not in (None, *DRM_DRIVERS)):
+        return demand, f"{override.path} waits for {entries.by}" if entries.by else _IMPOSSIBLE
+    by = f"{override.path}, {entries.by}" if entries.by else override.path
+    return replace(
+        entries, profile=profile, driver=driver, by=by, adopt=fixed, adopt_binding=override.driver is not None
+    ), None
+
+
+_IMPOSSIBLE = "VFs are made by a DRM driver: virtualFunctions and this kernelDriver exclude each other"
+
+
+def _settled(seen: PfSeen | Changing | None) -> PfSeen | None:
+    return seen.last if isinstance(seen, Changing) else seen

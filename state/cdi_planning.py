@@ -85,9 +85,7 @@ def plan_cdi(
     return CdiPlan(removals=tuple(removals), writes=tuple(writes), states=states, stale=stale)
 
 
-def _judge(
-    entry: Entry, there: CdiFileSeen | None, readiness: Readiness, devfs: str
-) -> tuple[EntryState, bytes]:
+def _judge(entry: Entry, there: CdiFileSeen | None, readiness: Readiness, devfs: str) -> tuple[EntryState, bytes]:
     """How an entry stands, and the file it should have if its devices are there."""
     if not entry.devices:
         return EntryState(missing=None, written=True), b""

@@ -206,7 +206,9 @@ class _Planner:
         if failure.undo_failed:
             raise _Block(failure.message)
         actions = self._turn_off(sriov, at_once=True) if sriov.enabled else self._leave_plain(sriov)
-        if not actions and self.binding is not None and self.demand is not None and self.demand.profile is not None:
+        if actions or self.demand is None or self.demand.profile is None:
+            return actions
+        if self.binding is not None:
             actions = self._bind_pf(self.binding.original)
         if not actions:
             raise _Block(failure.message)

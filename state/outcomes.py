@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from state.arbitration import Arbitration
+from state.cdi import file_name
 from state.cdi_planning import CdiPlan
-from state.desired import Desired, Entry, Origin, Refusal
+from state.desired import Desired, Entry, Origin, RefusedEntry
 from state.gpu_planning import Failure, GpuPlan
-from state.ids import DeviceName, Slot
+from state.ids import DeviceName
 from state.records import AppliedDevice
 
 
@@ -42,59 +43,69 @@ class Outcome:
     attempts: int = 0
 
 
-def judge_outcomes(
-    desired: Desired,
-    court: Arbitration,
-    cdi: CdiPlan,
-    gpus: Mapping[DeviceName, GpuPlan],
-    failures: Mapping[str, Failure],
-    in_use: frozenset[str],
-    leaving: Mapping[str, tuple[AppliedDevice, ...]],
-) -> tuple[Outcome, ...]:
-    """One outcome for each allocation: those of the manifest, and those being taken back (``leaving``)."""
-    judge = _Judge(desired=desired, court=court, cdi=cdi, gpus=gpus, failures=failures, in_use=in_use)
-    outcomes: dict[str, Outcome] = {}
-    for entry in court.served:
-        outcomes[entry.key] = judge.served(entry)
-    for waiting in court.waiting:
-        outcomes[waiting.entry.key] = judge.outcome(waiting.entry, Phase.BLOCKED, waiting.why)
-    for entry, refusal in court.refused:
-        outcomes[entry.key] = judge.outcome(entry, Phase.REFUSED, str(refusal))
-    for refused in desired.refused:
-        outcomes[refused.key] = Outcome(
-            key=refused.key,
-            name=refused.name,
-            origin=refused.origin,
-            phase=Phase.REFUSED,
-            message=str(refused.refusal),
-            claim=refused.claim,
-            in_use=refused.key in in_use,
-        )
-    for key in leaving:
-        if key not in outcomes:
-            origin, _, name = key.partition("-")
-            outcomes[key] = Outcome(
-                key=key,
-                name=name,
-                origin=Origin(origin),
-                phase=Phase.RELEASING,
-                message="no longer wanted; its devices are being taken back",
-                devices=leaving[key],
-                in_use=key in in_use,
-            )
-    return tuple(outcomes[key] for key in sorted(outcomes))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """Nothing is changed now: in which phase that leaves what isn't ready, and why."""
+
+    phase: Phase
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judge:
+class Judge:
+    """Judges allocations by what was seen and what is planned.
+
+    ``in_use`` are keys of claims that hold devices; ``leaving`` has by key what is being taken back.
+    """
+
     desired: Desired
     court: Arbitration
     cdi: CdiPlan
     gpus: Mapping[DeviceName, GpuPlan]
     failures: Mapping[str, Failure]
     in_use: frozenset[str]
+    leaving: Mapping[str, tuple[AppliedDevice, ...]]
+    frozen: Frozen | None = None
 
-    def outcome(self, entry: Entry, phase: Phase, message: str, *, attempts: int = 0) -> Outcome:
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """One outcome for each allocation of the manifest, and each that is being taken back."""
+        wanted = self.desired.keys
+        outcomes = [self._taken_back(key) for key in self.leaving]
+        outcomes += [self._refused(refused) for refused in self.desired.refused]
+        served = {entry.key: entry for entry in self.court.served}
+        outcomes += [self._served(entry, known=entry.key in wanted) for entry in self.court.served]
+        for waiting in self.court.waiting:
+            # A claim that changed while it is in use still has the devices it had.
+            entry = served.get(waiting.entry.key, waiting.entry)
+            outcomes.append(self._outcome(entry, Phase.BLOCKED, waiting.why))
+        outcomes += [self._outcome(entry, Phase.REFUSED, str(refusal)) for entry, refusal in self.court.refused]
+        last = {outcome.key: outcome for outcome in outcomes}
+        return tuple(last[key] for key in sorted(last))
+
+    def _taken_back(self, key: str) -> Outcome:
+        origin, _, name = key.partition("-")
+        return Outcome(
+            key=key,
+            name=name,
+            origin=Origin(origin),
+            phase=Phase.RELEASING,
+            message="no longer wanted; its devices are being taken back",
+            devices=self.leaving[key],
+            in_use=key in self.in_use,
+        )
+
+    def _refused(self, refused: RefusedEntry) -> Outcome:
+        return Outcome(
+            key=refused.key,
+            name=refused.name,
+            origin=refused.origin,
+            phase=Phase.REFUSED,
+            message=str(refused.refusal),
+            claim=refused.claim,
+            in_use=refused.key in self.in_use,
+        )
+
+    def _outcome(self, entry: Entry, phase: Phase, message: str, *, attempts: int = 0) -> Outcome:
         state = self.cdi.states.get(entry.key)
         return Outcome(
             key=entry.key,
@@ -109,46 +120,38 @@ class _Judge:
             attempts=attempts,
         )
 
-    def served(self, entry: Entry) -> Outcome:
+    def _served(self, entry: Entry, *, known: bool) -> Outcome:
         state = self.cdi.states[entry.key]
-        refusal: Refusal | None = entry.refusal
-        if refusal is not None:
+        if not known:
+            return self._outcome(entry, Phase.RELEASING, "no longer wanted, but still in use")
+        if entry.refusal is not None:
             kept = "its last devices are kept" if state.missing is None else state.missing
-            return self.outcome(entry, Phase.REFUSED, f"{refusal}; {kept}")
-        if state.missing is None and state.written and not self._touched(entry):
-            return self.outcome(entry, Phase.READY, "")
-        if entry.key not in {*self.known()}:
-            return self.outcome(entry, Phase.RELEASING, "no longer wanted, but still in use")
+            return self._outcome(entry, Phase.REFUSED, f"{entry.refusal}; {kept}")
+        if state.written and not self._is_touched(entry):
+            return self._outcome(entry, Phase.READY, "")
+        missing = state.missing or ("its devices are being changed" if state.written else _NO_FILE)
+        if self.frozen is not None:
+            return self._outcome(entry, self.frozen.phase, f"{self.frozen.why}: {missing}")
         failure = self._failure(entry)
         if failure is not None:
-            return self.outcome(entry, Phase.FAILED, failure.message, attempts=failure.attempts)
-        missing = state.missing or "its CDI spec is not written yet"
-        blocked = self._blocked(entry)
-        if blocked is not None and state.missing is not None:
-            return self.outcome(entry, Phase.BLOCKED, blocked)
-        if self.desired.paused:
-            return self.outcome(entry, Phase.PENDING, f"paused (spec.paused): {missing}")
-        return self.outcome(entry, Phase.CONVERGING, missing)
+            return self._outcome(entry, Phase.FAILED, failure.message, attempts=failure.attempts)
+        blocked = self.cdi.blocked or (None if state.missing is None else self._blocked(entry))
+        if blocked is not None:
+            return self._outcome(entry, Phase.BLOCKED, blocked)
+        return self._outcome(entry, Phase.CONVERGING, missing)
 
-    def known(self) -> Iterable[str]:
-        return (entry.key for entry in self.desired.entries)
-
-    def _touched(self, entry: Entry) -> bool:
+    def _is_touched(self, entry: Entry) -> bool:
         """Whether this plan changes something under the entry's devices."""
-        slots = {device.slot for device in entry.devices}
-        for pf in {slot.pf for slot in slots}:
-            step = self.gpus.get(pf)
-            if step is None:
-                continue
-            if step.touches_all or any(
-                isinstance(slot := getattr(action, "slot", None), Slot) and slot in slots
-                for action in step.actions
-            ):
+        if self.frozen is not None:
+            return False
+        for device in entry.devices:
+            step = self.gpus.get(device.logical.pf)
+            if step is not None and step.actions and step.touches(device.slot, monitor=device.monitors):
                 return True
         return False
 
     def _failure(self, entry: Entry) -> Failure | None:
-        units = [f"cdi/intel.com-gpu_{entry.key}.json"]
+        units = [f"cdi/{file_name(entry.key)}"]
         for device in entry.devices:
             pf = device.logical.pf
             units += [pf, f"{pf}/driver"]
@@ -157,8 +160,6 @@ class _Judge:
         return next((self.failures[unit] for unit in units if unit in self.failures), None)
 
     def _blocked(self, entry: Entry) -> str | None:
-        if self.cdi.blocked is not None:
-            return self.cdi.blocked
         for device in entry.devices:
             pf = device.logical.pf
             if pf in self.court.hands_off:
@@ -169,3 +170,6 @@ class _Judge:
             if step is not None and device.slot in step.slot_blocked:
                 return step.slot_blocked[device.slot]
         return None
+
+
+_NO_FILE = "its CDI spec is not written yet"

@@ -7,23 +7,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from state.actions import Action, RemoveCdiSpec, WriteCdiSpec
-from state.arbitration import Arbitration, arbitrate
-from state.cdi import file_name
+from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
+from state.arbitration import Arbitration, Standing, arbitrate
+from state.cdi import key_of
 from state.cdi_planning import CdiPlan, plan_cdi
-from state.desired import Desired, Origin, RefusedError, restore
+from state.claims import Claims
+from state.desired import Desired, Origin
 from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
-from state.ids import DeviceName, Slot
-from state.layouts import function_of
-from state.observed import CdiFileSeen, Changing, Observed, PfSeen, Unreadable
-from state.outcomes import Outcome, judge_outcomes
+from state.ids import DeviceName
+from state.layouts import has_layout
+from state.observed import Changing, Observed, PfSeen, Unreadable
+from state.outcomes import Frozen, Judge, Outcome, Phase
 from state.profiles import ProfileTable
-from state.records import AppliedDevice, Held, HeldClaim, Mark, OwnedBinding, OwnedLayout, Ownership
-from state.usage import Holder, Usage, applied_slots
+from state.readiness import Readiness
+from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
+from state.usage import Holders, LookFirst, Usage, holders_of
+from state.wanted import WantedDevice
 
 _Record = TypeVar("_Record", OwnedLayout, OwnedBinding)
 
@@ -121,171 +124,106 @@ class _Planning:
         self.table, self.options, self.now = table, options, now
         ownership = observed.ownership
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
-        self.marks: Mapping[str, Mark] = {} if isinstance(observed.marks, Unreadable) else observed.marks
-        self.held_before = self._held_before()
-        self.released, self.look_for_release = self._released()
+        self.layouts = self._of_this_boot(self.ownership.layouts)
+        self.bindings = self._of_this_boot(self.ownership.bindings)
+        self.given = holders_of(self.ownership.applied, observed.gpus, self.layouts)
+        self.claims = Claims.of(observed, self.ownership, self.layouts, desired.releases, memory.released)
 
     def plan(self) -> Plan:
-        applied = self.ownership.applied
-        court = arbitrate(
-            self.desired, self.observed.gpus, self.table, applied, self.held_before, frozenset(self.released)
-        )
-        held = self._held_after(court)
-        usage = self._usage(held)
-        cdi = plan_cdi(
-            court.served,
-            self.observed,
-            self.ownership.layouts,
-            devfs=self.options.devfs,
-            kept=self._kept_files(held, court),
-        )
+        look: set[DeviceName] = set(self.claims.look)
+        court = self._arbitrate(look)
+        self._adopt(court)
+        held = self.claims.held_after(court.served)
+        unclear = self.claims.unclear(held)
+        usage = replace(self._usage(), marked=self._marked(held), unclear=unclear)
+        cdi = self._plan_cdi(court, held, unclear=unclear is not None)
         gpus = {pf: self._plan_gpu(pf, gpu, court, usage, cdi) for pf, gpu in self._plannable(court)}
-        ownership = self._ownership(gpus, court)
-        outcomes = judge_outcomes(
-            self.desired, court, cdi, gpus, self.memory.failures, self._in_use(held), self._leaving(ownership)
-        )
-        actions = self._actions(gpus.values(), cdi)
-        look = {pf for pf, step in gpus.items() if step.look} | self.look_for_release
+        ownership = self._ownership(gpus, court, look)
+        frozen = self._frozen()
+        actions = self._actions(gpus, cdi)
+        look.update(pf for pf, step in gpus.items() if step.look)
         return Plan(
-            actions=() if self._frozen() else actions,
-            blocked=(*self._blocked(court, gpus, cdi), *self._held_back(actions)),
-            outcomes=outcomes,
+            actions=actions if frozen is None else (),
+            blocked=(*self._blocked(court, gpus, cdi), *self._held_back(actions, frozen)),
+            outcomes=self._outcomes(court, cdi, gpus, held, ownership, frozen),
             overridden=court.overridden,
-            ownership=None if ownership == self.ownership or self._frozen() else ownership,
-            held=None if held == self.observed.held or (self.observed.held is None and not held.claims) else held,
+            ownership=ownership if frozen is None and ownership != self.ownership else None,
+            held=held if self.claims.is_news(held) else None,
             look=frozenset(look),
             nonces={uid: held.claims[uid].nonce for uid in held.claims},
-            released=self.released,
-            idle_since={
-                pf: self.memory.idle_since.get(pf, self.now) for pf, step in gpus.items() if step.lingering
-            },
-            wake_at=min((step.wake_at for step in gpus.values() if step.wake_at is not None), default=None),
+            released=self.claims.released,
+            idle_since=self._idle_since(gpus),
+            wake_at=min(self._wakes(gpus), default=None),
         )
 
-    def _leaving(self, ownership: Ownership) -> dict[str, tuple[AppliedDevice, ...]]:
-        """What was given to allocations that are wanted no more and is not all taken back yet."""
-        wanted = _wanted_keys(self.desired)
-        return {key: record for key, record in ownership.applied.items() if key not in wanted}
+    def _of_this_boot(self, records: Mapping[str, _Record]) -> dict[str, _Record]:
+        """Records of an earlier boot count for nothing: VFs and bindings don't survive one."""
+        return {pf: record for pf, record in records.items() if record.boot_id == self.observed.boot_id}
 
-    def _frozen(self) -> bool:
+    def _frozen(self) -> Frozen | None:
         """Whether nothing may be changed: paused by a person, or ownership is unknown."""
-        return self.desired.paused or isinstance(self.observed.ownership, Unreadable)
-
-    def _held_back(self, actions: Iterable[Action]) -> Iterable[Blocked]:
         if isinstance(self.observed.ownership, Unreadable):
-            yield Blocked(what="all changes", why=f"what is ours can't be read: {self.observed.ownership}")
-        elif self.desired.paused:
-            for action in actions:
-                yield Blocked(what=_what(action), why="paused (spec.paused)")
+            why = f"what is ours can't be read: {self.observed.ownership}"
+            return Frozen(phase=Phase.BLOCKED, why=why)
+        return Frozen(phase=Phase.PENDING, why="paused (spec.paused)") if self.desired.paused else None
 
-    # -- claims that hold devices --------------------------------------------------------------------------
+    # -- who gets what -------------------------------------------------------------------------------------
 
-    def _held_before(self) -> Held | None:
-        """The held record, less the claims without a mark. None when there is no usable record."""
-        held = self.observed.held
-        if held is None or isinstance(held, Unreadable) or held.boot_id != self.observed.boot_id:
-            return None
-        claims = {
-            uid: claim
-            for uid, claim in held.claims.items()
-            if uid in self.marks and self.marks[uid].boot_id == self.observed.boot_id
-        }
-        return Held(boot_id=held.boot_id, claims=claims)
+    def _arbitrate(self, look: set[DeviceName]) -> Arbitration:
+        usage = self._usage()
 
-    def _released(self) -> tuple[dict[str, str], set[DeviceName]]:
-        """Marks of released claims that nobody is seen using; and the GPUs to look at before saying so."""
-        released: dict[str, str] = {}
-        look: set[DeviceName] = set()
-        for uid in sorted(self.desired.releases):
-            mark = self.marks.get(uid)
-            nonce = "" if mark is None else mark.nonce
-            before = self.memory.released.get(uid)
-            if before is not None and mark is not None and before != nonce:
-                released[uid] = before  # prepared again since: done once is done
+        def still_open(device: WantedDevice) -> str | None:
+            verdict = usage.of_giving(device.slot, device.logical.use, self.desired.keys)
+            if isinstance(verdict, LookFirst):
+                look.add(device.logical.pf)
+                return f"{device.slot} may still be open"
+            return verdict
+
+        standing = Standing(applied=self.ownership.applied, held=self.claims.held, released=self.claims.absent)
+        return arbitrate(self.desired, self.observed.gpus, self.table, standing, still_open)
+
+    def _adopt(self, court: Arbitration) -> None:
+        """Take over VFs that somebody else made where an override names exactly their layout."""
+        for pf, demand in court.demands.items():
+            gpu = self.observed.gpus[pf]
+            if not demand.adopt or demand.profile is None or pf in self.layouts or isinstance(gpu, Changing):
                 continue
-            slots = self._slots_of_claim(uid)
-            unseen = {slot.pf for slot in slots if slot.pf not in self.observed.users}
-            look |= unseen
-            if not unseen and not any(self._open_in(slot) for slot in slots):
-                released[uid] = nonce
-        return released, look
+            if has_layout(gpu, demand.profile):
+                name, count = demand.profile.name, demand.profile.count
+                self.layouts[pf] = OwnedLayout(profile=name, count=count, boot_id=self.observed.boot_id)
 
-    def _slots_of_claim(self, uid: str) -> set[Slot]:
-        record: tuple[AppliedDevice, ...] = self.ownership.applied.get(f"{Origin.CLAIM.value}-{uid}", ())
-        if self.held_before is not None and uid in self.held_before.claims:
-            record = self.held_before.claims[uid].devices
-        try:
-            return {device.slot for device in restore(record, self.observed.gpus, self.table)}
-        except RefusedError:
-            return set()
-
-    def _open_in(self, slot: Slot) -> bool:
-        return bool(self.observed.users[slot.pf].by_slot.get(slot))
-
-    def _held_after(self, court: Arbitration) -> Held:
-        """The held record for this pass: marked claims that are served, with the devices they get."""
-        claims: dict[str, HeldClaim] = {}
-        served = {entry.name: entry for entry in court.served if entry.origin is Origin.CLAIM}
-        before = {} if self.held_before is None else self.held_before.claims
-        for uid in sorted(self.marks):
-            mark, entry = self.marks[uid], served.get(uid)
-            if mark.boot_id != self.observed.boot_id or uid in self.released:
-                continue
-            if entry is not None and (entry.refusal is None or uid in before):
-                devices = tuple(device.applied() for device in entry.devices)
-                claims[uid] = HeldClaim(nonce=mark.nonce, devices=devices)
-            elif uid in before:
-                claims[uid] = before[uid]
-        return Held(boot_id=self.observed.boot_id, claims=claims)
-
-    # -- users ---------------------------------------------------------------------------------------------
-
-    def _usage(self, held: Held) -> Usage:
-        holders: dict[Slot, tuple[Holder, ...]] = {}
-        for uid in sorted(held.claims):
-            try:
-                devices = restore(held.claims[uid].devices, self.observed.gpus, self.table)
-            except RefusedError:
-                continue
-            for device in devices:
-                holder = Holder(who=f"claim {uid}", looks_on=device.monitors)
-                holders[device.slot] = (*holders.get(device.slot, ()), holder)
+    def _usage(self) -> Usage:
+        """Who uses what, as far as processes and what was given out tell; marks come on top."""
         return Usage(
-            holders=holders,
+            marked={},
+            given=self.given,
             users=self.observed.users,
-            applied=applied_slots(self.ownership.applied),
             by_marks=self.options.by_marks,
             forced=frozenset(f"{Origin.MANUAL.value}-{name}" for name in self.options.force_release),
-            unclear=self._unclear(),
         )
 
-    def _unclear(self) -> str | None:
-        """Why nothing may be removed: marks or what they hold can't be read.
+    def _marked(self, held: Held) -> Holders:
+        records = {f"{Origin.CLAIM.value}-{uid}": claim.devices for uid, claim in held.claims.items()}
+        return holders_of(records, self.observed.gpus, self.layouts)
 
-        A mark whose claim has no held record was never confirmed and holds nothing; but when the record of this
-        boot itself is missing, nobody knows.
-        """
-        if isinstance(self.observed.marks, Unreadable):
-            return f"in-use marks can't be read: {self.observed.marks}"
-        if self.held_before is not None:
-            return None
-        unrecorded = sorted(uid for uid, mark in self.marks.items() if mark.boot_id == self.observed.boot_id)
-        if not unrecorded:
-            return None
-        return f"what claim {unrecorded[0]} holds is not on record (held record missing or unreadable)"
+    # -- CDI and GPUs --------------------------------------------------------------------------------------
 
-    def _in_use(self, held: Held) -> frozenset[str]:
-        return frozenset(f"{Origin.CLAIM.value}-{uid}" for uid in held.claims)
-
-    def _kept_files(self, held: Held, court: Arbitration) -> frozenset[str]:
-        """Keys of entries whose CDI file stays although they are not served now."""
+    def _plan_cdi(self, court: Arbitration, held: Held, *, unclear: bool) -> CdiPlan:
+        readable = not isinstance(self.observed.ownership, Unreadable)
         kept = {f"{Origin.CLAIM.value}-{uid}" for uid in held.claims}
         kept |= {entry.key for entry, _ in court.refused if entry.key in self.ownership.applied}
-        if self._unclear() is not None:
-            kept |= {f"{Origin.CLAIM.value}-{uid}" for uid in self.marks}
-        return frozenset(kept)
 
-    # -- GPUs ----------------------------------------------------------------------------------------------
+        def is_kept(key: str) -> bool:
+            return key in kept or (unclear and key.startswith(f"{Origin.CLAIM.value}-"))
+
+        return plan_cdi(
+            court.served,
+            self.observed.cdi,
+            Readiness(gpus=self.observed.gpus, layouts=self.layouts if readable else None),
+            self.ownership.applied,
+            devfs=self.options.devfs,
+            kept=is_kept,
+        )
 
     def _plannable(self, court: Arbitration) -> Iterable[tuple[DeviceName, PfSeen]]:
         for pf in sorted(self.observed.gpus):
@@ -301,27 +239,72 @@ class _Planning:
             usage=usage,
             kernel_drivers=self.observed.kernel_drivers,
             failures=self.memory.failures,
-            layout=self.ownership.layouts.get(pf),
-            binding=self.ownership.bindings.get(pf),
-            stale_cdi=cdi.stale_on(pf, self.ownership.applied),
+            layout=self.layouts.get(pf),
+            binding=self.bindings.get(pf),
+            stale_cdi=cdi.stale.get(pf, ()),
+            cdi_blocked=cdi.blocked,
             idle_since=self.memory.idle_since.get(pf),
             linger=self.options.linger if linger is None else timedelta(seconds=linger),
         )
         return plan_gpu(gpu, court.demands.get(pf), context)
 
-    def _actions(self, gpus: Iterable[GpuPlan], cdi: CdiPlan) -> tuple[Action, ...]:
-        """Removals of CDI specs first, then each GPU's wave, then new CDI specs; each file once."""
-        steps = [action for gpu in gpus for action in gpu.actions]
-        unique = dict.fromkeys((*cdi.removals, *steps, *cdi.writes))
-        files: set[str] = set()
-        actions: list[Action] = []
-        for action in unique:
-            file = getattr(action, "file", None)
-            if file is None or file not in files:
-                actions.append(action)
-            if file is not None:
-                files.add(file)
-        return tuple(actions)
+    def _actions(self, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan) -> tuple[Action, ...]:
+        """Removals of CDI specs first, then each GPU's wave, then new CDI specs; what backs off is left out."""
+        files = (*cdi.removals, *cdi.writes)
+        backing_off = {action for action in files if self._retry_at(action) is not None}
+        return (
+            *(removal for removal in cdi.removals if removal not in backing_off),
+            *(action for pf in gpus for action in gpus[pf].actions),
+            *(write for write in cdi.writes if write not in backing_off),
+        )
+
+    def _retry_at(self, action: Action) -> datetime | None:
+        """Until when the action has to wait because it failed before."""
+        failure = self.memory.failures.get(unit_of(action))
+        return None if failure is None or failure.retry_at <= self.now else failure.retry_at
+
+    def _wakes(self, gpus: Mapping[DeviceName, GpuPlan]) -> Iterable[datetime]:
+        """When something is due although nothing may be heard: a retry, or the end of a linger."""
+        yield from (step.wake_at for step in gpus.values() if step.wake_at is not None)
+        for unit, failure in self.memory.failures.items():
+            if unit.startswith("cdi/") and failure.retry_at > self.now:
+                yield failure.retry_at
+
+    def _idle_since(self, gpus: Mapping[DeviceName, GpuPlan]) -> dict[DeviceName, datetime]:
+        """Since when VFs are unwanted; GPUs that nothing is planned for now (changing, say) keep their time."""
+        before = self.memory.idle_since
+        idle = {pf: before.get(pf, self.now) for pf, step in gpus.items() if step.idle}
+        return idle | {pf: before[pf] for pf in before if pf in self.observed.gpus and pf not in gpus}
+
+    # -- what is said about it -----------------------------------------------------------------------------
+
+    def _outcomes(
+        self,
+        court: Arbitration,
+        cdi: CdiPlan,
+        gpus: Mapping[DeviceName, GpuPlan],
+        held: Held,
+        ownership: Ownership,
+        frozen: Frozen | None,
+    ) -> tuple[Outcome, ...]:
+        wanted = self.desired.keys
+        return Judge(
+            desired=self.desired,
+            court=court,
+            cdi=cdi,
+            gpus=gpus,
+            failures=self.memory.failures,
+            in_use=frozenset(f"{Origin.CLAIM.value}-{uid}" for uid in held.claims),
+            leaving={key: record for key, record in ownership.applied.items() if key not in wanted},
+            frozen=frozen,
+        ).outcomes()
+
+    def _held_back(self, actions: Iterable[Action], frozen: Frozen | None) -> Iterable[Blocked]:
+        if isinstance(self.observed.ownership, Unreadable) and frozen is not None:
+            yield Blocked(what="all changes", why=frozen.why)
+        elif frozen is not None:
+            for action in actions:
+                yield Blocked(what=_what(action), why=frozen.why)
 
     def _blocked(self, court: Arbitration, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan) -> Iterable[Blocked]:
         if cdi.blocked is not None:
@@ -342,57 +325,46 @@ class _Planning:
 
     # -- records -------------------------------------------------------------------------------------------
 
-    def _ownership(self, gpus: Mapping[DeviceName, GpuPlan], court: Arbitration) -> Ownership:
-        layouts, bindings = dict(self.ownership.layouts), dict(self.ownership.bindings)
+    def _ownership(
+        self, gpus: Mapping[DeviceName, GpuPlan], court: Arbitration, look: set[DeviceName]
+    ) -> Ownership:
+        layouts, bindings = dict(self.layouts), dict(self.bindings)
         for pf, step in gpus.items():
             _put(layouts, pf, step.layout)
             _put(bindings, pf, step.binding)
         return Ownership(
             layouts=dict(sorted(layouts.items())),
             bindings=dict(sorted(bindings.items())),
-            applied=self._applied(court),
+            applied=self._applied(court, look),
             withdrawals=self.ownership.withdrawals,
         )
 
-    def _applied(self, court: Arbitration) -> dict[str, tuple[AppliedDevice, ...]]:
+    def _applied(self, court: Arbitration, look: set[DeviceName]) -> dict[str, tuple[AppliedDevice, ...]]:
         """What was given out last: that of every entry served, and what may still be in use."""
         applied = {
             entry.key: tuple(device.applied() for device in entry.devices)
             for entry in court.served
             if entry.devices
         }
-        known = _wanted_keys(self.desired)
+        files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
+        kept = self.desired.keys | {key_of(seen.name) for seen in files} | self._still_open(look)
         for key, record in self.ownership.applied.items():
-            if key not in applied and (key in known or self._may_be_in_use(key, record)):
-                applied[key] = record
+            if key in kept:
+                applied.setdefault(key, record)
         return dict(sorted(applied.items()))
 
-    def _may_be_in_use(self, key: str, record: tuple[AppliedDevice, ...]) -> bool:
-        """Whether somebody could still be using what was given to an allocation that is wanted no more."""
-        if any(seen.name == file_name(key) for seen in _files(self.observed)):
-            return True
-        if self.options.by_marks:
-            return False
-        return any(self._slot_may_be_in_use(slot) for slot in applied_slots({key: record}))
-
-    def _slot_may_be_in_use(self, slot: Slot) -> bool:
-        gpu = self.observed.gpus.get(slot.pf)
-        if gpu is None or isinstance(gpu, Changing):
-            return gpu is not None
-        if slot.is_vf and not _exists(gpu, slot):
-            return False
-        users = self.observed.users.get(slot.pf)
-        return users is None or users.hidden is not None or bool(users.by_slot.get(slot))
-
-
-def _files(observed: Observed) -> Iterable[CdiFileSeen]:
-    return () if isinstance(observed.cdi, Unreadable) else observed.cdi
-
-
-def _exists(gpu: PfSeen, slot: Slot) -> bool:
-    if isinstance(gpu.sriov, Unreadable):
-        return True
-    return function_of(gpu, slot.vf) is not None
+    def _still_open(self, look: set[DeviceName]) -> set[str]:
+        """Outside a cluster: allocations that are wanted no more, but whose devices may be open still."""
+        still_open: set[str] = set()
+        usage = self._usage()
+        for slot in () if self.options.by_marks else self.given:
+            for key in {holder.key for holder in self.given[slot] if not holder.looks_on} - self.desired.keys:
+                verdict = usage.of_unbinding(slot) if key not in usage.forced else None
+                if isinstance(verdict, LookFirst) and isinstance(self.observed.gpus[slot.pf], PfSeen):
+                    look.add(slot.pf)
+                if verdict is not None:
+                    still_open.add(key)
+        return still_open
 
 
 def _put(records: dict[str, _Record], pf: DeviceName, record: _Record | None) -> None:
@@ -408,7 +380,3 @@ def _what(action: Action) -> str:
             return str(action)
         case _:
             return f"{action.pf}: {action}"
-
-
-def _wanted_keys(desired: Desired) -> set[str]:
-    return {entry.key for entry in desired.entries} | {entry.key for entry in desired.refused}

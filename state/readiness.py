@@ -33,7 +33,6 @@ class Readiness:
 
     gpus: Gpus
     layouts: Mapping[str, OwnedLayout] | None
-    boot_id: str
     _checked: dict[tuple[DeviceName, str], str | None] = field(default_factory=dict)
 
     def of(self, device: WantedDevice) -> DeviceState:
@@ -75,7 +74,7 @@ class Readiness:
         if self.layouts is None:
             return None
         owned = self.layouts.get(pf)
-        if owned is None or owned.boot_id != self.boot_id:
+        if owned is None:
             return f"the VFs of {pf} were made by somebody else"
         return None if owned.profile == profile else f"{pf} has {owned.profile} VFs"
 

@@ -55,24 +55,39 @@ def _command(name: str) -> Callable[[Options, Terminal], int]:
     """The function of a command. Each brings in only what it needs, so that small questions are answered fast."""
     match name:
         case "discover":
-            from reconciler.cli.discover import discover as command
+            from reconciler.cli.discover import discover
+
+            return discover
         case "export":
-            from reconciler.cli.export import export_machine as command
+            from reconciler.cli.export import export_machine
+
+            return export_machine
         case "plan":
-            from reconciler.cli.plan import show_plan as command
+            from reconciler.cli.plan import show_plan
+
+            return show_plan
         case "apply":
-            from reconciler.cli.apply import apply as command
+            from reconciler.cli.apply import apply
+
+            return apply
         case "assert":
-            from reconciler.cli.asserting import assert_machine as command
+            from reconciler.cli.asserting import assert_machine
+
+            return assert_machine
         case "run":
-            from reconciler.cli.daemon import run_daemon as command
+            from reconciler.cli.daemon import run_daemon
+
+            return run_daemon
         case "status":
-            from reconciler.cli.status import show_status as command
+            from reconciler.cli.status import show_status
+
+            return show_status
         case "explain":
-            from reconciler.cli.explain import explain as command
+            from reconciler.cli.explain import explain
+
+            return explain
         case _:
             raise CommandError(f"{name}: no such command")
-    return command
 
 
 def _give_up_output() -> None:

@@ -98,13 +98,14 @@ class Agent:
         metrics: Metrics,
         *,
         rng: random.Random | None = None,
+        late: Callable[[PciAddress], None] = lambda _: None,
         followed: Callable[[Pass], None] = lambda _: None,
     ) -> None:
         self._settings, self._tables, self._source = settings, tables, source
         self._host, self._workers, self._clock, self._metrics = host, workers, clock, metrics
         self._followed = followed
         self._roots = host.roots
-        self._observer = Observer(host.roots, tables)
+        self._observer = Observer(host.roots, tables, late=late)
         self._ownership = OwnershipFile(Path(host.roots.ownership_file), self._rebuild_ownership)
         self._status = StatusWriter(Path(host.roots.status_file))
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
@@ -162,6 +163,9 @@ class Agent:
         # What was heard of a GPU while it was being changed counts when that is over.
         self._dirty = {parse_device_name(pf)[0] for pf in busy} if busy else set()
         gpus: dict[DeviceName, PfSeen | Changing] = dict(seen.gpus)
+        for pf in seen.overdue:
+            doing = "another process is changing it"
+            gpus[pf] = Changing(last=seen.gpus[pf], doing=doing, since=self._clock.wall())
         for pf, job in busy.items():
             last = self._observer.last_seen(pf)
             if last is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from reconciler.node.discovery import is_gpu, is_in_vf_range, pci_addresses, physical_function
+from reconciler.node.discovery import function_directory, is_gpu, is_in_vf_range, pci_addresses, physical_function
 from reconciler.node.gpu_reading import GpuReader
 from reconciler.node.health import Wedges
 from reconciler.node.health import unreadable as unreadable_sickness
 from reconciler.node.memory import MemoryReader
+from reconciler.node.patient_reads import Overdue, PatientReads
 from reconciler.node.roots import Roots
 from reconciler.node.tables import Tables
 from state.ids import DeviceName, PciAddress, parse_device_name
@@ -22,6 +24,7 @@ class GpusSeen:
 
     gpus: Mapping[DeviceName, PfSeen]
     unreadable: tuple[Unreadable, ...] = ()
+    overdue: frozenset[DeviceName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +35,36 @@ class _Place:
     unreadable: tuple[Unreadable, ...]
 
 
+_Reading: TypeAlias = tuple[PfSeen | Unreadable | None, tuple[Unreadable, ...]]
+"""A GPU as read, and what of it could not be."""
+
+
 class Observer:
     """Remembers each GPU as last seen. ``look`` belongs to one thread; ``note_wedged`` may come from any.
+
+    A GPU that can't be read within ``patience`` seconds, because another process is changing it, stays as last
+    seen and is named in ``overdue``; ``late`` is called once it can be read.
 
     A GPU that was there and is gone is no longer in the answer. One that is there but no longer readable stays
     as it was, with its driver ``Unreadable`` and sick for that reason.
     """
 
-    def __init__(self, roots: Roots, tables: Tables) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        tables: Tables,
+        *,
+        patience: float = 0.25,
+        late: Callable[[PciAddress], None] = lambda _: None,
+    ) -> None:
         self._roots = roots
         self._tables = tables
         self._memory = MemoryReader(roots.devfs)
         self._wedges = Wedges(roots.sysfs)
         self._places: dict[PciAddress, _Place] = {}
         self._bus_unreadable: tuple[Unreadable, ...] = ()
-        self._leave: frozenset[DeviceName] = frozenset()
+        self._overdue: set[PciAddress] = set()
+        self._reads: PatientReads[PciAddress, _Reading] = PatientReads(patience, late)
 
     def note_wedged(self, address: PciAddress, message: str) -> None:
         """The GPU at ``address`` announced to be wedged. Holds until it is bound anew or gone.
@@ -56,50 +74,48 @@ class Observer:
         self._wedges.note(address, message)
 
     def last_seen(self, name: DeviceName) -> PfSeen | None:
-        """The GPU of this name as the last look found it."""
-        for place in self._places.values():
-            if place.gpu is not None and place.gpu.name == name:
-                return place.gpu
-        return None
+        """A GPU as the last look left it, without looking; None if it was not there."""
+        address, _ = parse_device_name(name)
+        place = self._places.get(address)
+        if place is None or place.gpu is None or place.gpu.name != name:
+            return None
+        return self._with_wedge(place.gpu)
 
     def look(
         self, dirty: frozenset[PciAddress] | None = None, *, leave: frozenset[DeviceName] = frozenset()
     ) -> GpusSeen:
         """Read the GPUs at, or connected with, the addresses in ``dirty``; None = look everywhere.
 
-        A VF's address stands for its GPU, and any address for the GPUs that share an IOMMU group with it.
-        Those in ``leave`` are being changed and not read: that would block until the change is over.
+        A VF's address stands for its GPU, and any address for the GPUs that share an IOMMU group with it. GPUs in
+        ``leave`` are not looked at and stay as last seen: while the kernel changes one, its readers block.
         """
-        self._leave = leave
-        reader = GpuReader(self._roots, self._tables, self._memory)
+        left = frozenset(parse_device_name(name)[0] for name in leave)
         if dirty is None:
-            self._look_everywhere(reader)
+            self._look_everywhere(left)
         else:
-            for address in sorted(self._owners(dirty)):
-                self._look_at(address, reader)
+            for address in sorted(self._owners(dirty) - left):
+                self._look_at(address)
         return self._seen()
 
-    def _look_everywhere(self, reader: GpuReader) -> None:
+    def _look_everywhere(self, left: frozenset[PciAddress]) -> None:
         addresses = pci_addresses(self._roots.sysfs)
         if isinstance(addresses, Unreadable):
             self._bus_unreadable = (addresses,)
             return
         self._bus_unreadable = ()
-        for gone in self._places.keys() - set(addresses):
+        for gone in self._places.keys() - left - set(addresses):
             self._drop(gone)
-        vfs: set[PciAddress] = set()
+        done = set(left)
         for address in addresses:
-            if address not in vfs:
-                vfs.update(self._look_at(address, reader))
+            if address not in done and self._by_place(address) not in left:
+                done.update(self._look_at(address))
 
-    def _look_at(self, address: PciAddress, reader: GpuReader) -> tuple[PciAddress, ...]:
+    def _look_at(self, address: PciAddress) -> tuple[PciAddress, ...]:
         """Read what is at ``address``. Returns the addresses of its VFs, which need no look of their own."""
-        place = self._places.get(address)
-        if place is not None and place.gpu is not None and place.gpu.name in self._leave:
-            return _vf_addresses(place.gpu)
-        found = self._read(address, reader)
-        unreadable = tuple(reader.unreadable)
-        reader.unreadable.clear()
+        found, unreadable = self._read(address)
+        if isinstance(found, Overdue):
+            return self._stays_as_it_was(address)
+        self._overdue.discard(address)
         if isinstance(found, Unreadable):
             unreadable += (found,)
             found = self._as_last_seen(address, found)
@@ -109,13 +125,28 @@ class Observer:
         self._places[address] = _Place(gpu=found, unreadable=unreadable)
         return () if found is None else _vf_addresses(found)
 
-    def _read(self, address: PciAddress, reader: GpuReader) -> PfSeen | Unreadable | None:
+    def _stays_as_it_was(self, address: PciAddress) -> tuple[PciAddress, ...]:
+        """What to take a GPU for that can't be read yet. Returns the addresses of its VFs."""
+        self._overdue.add(address)
+        place = self._places.get(address)
+        if place is None:
+            path = function_directory(self._roots.sysfs, address)
+            problem = Unreadable(path=path, why="another process keeps the kernel from answering")
+            self._places[address] = _Place(gpu=None, unreadable=(problem,))
+        return () if place is None or place.gpu is None else _vf_addresses(place.gpu)
+
+    def _read(self, address: PciAddress) -> tuple[PfSeen | Unreadable | Overdue | None, tuple[Unreadable, ...]]:
         there = is_gpu(self._roots.sysfs, address)
         if isinstance(there, Unreadable):
-            return there
+            return there, ()
         if not there or self._physical_function(address) is not None:
-            return None
-        return reader.read(address)
+            return None, ()
+        read = self._reads.read(address, lambda: self._read_gpu(address))
+        return (read, ()) if isinstance(read, Overdue) else read
+
+    def _read_gpu(self, address: PciAddress) -> _Reading:
+        reader = GpuReader(self._roots, self._tables, self._memory)
+        return reader.read(address), tuple(reader.unreadable)
 
     def _as_last_seen(self, address: PciAddress, problem: Unreadable) -> PfSeen | None:
         place = self._places.get(address)
@@ -129,6 +160,7 @@ class Observer:
         )
 
     def _drop(self, address: PciAddress) -> None:
+        self._overdue.discard(address)
         place = self._places.pop(address, None)
         if place is not None and place.gpu is not None:
             self._memory.forget(place.gpu.name)
@@ -164,7 +196,8 @@ class Observer:
             unreadable += place.unreadable
             if place.gpu is not None:
                 gpus[place.gpu.name] = self._with_wedge(place.gpu)
-        return GpusSeen(gpus=gpus, unreadable=tuple(unreadable))
+        overdue = {gpu.name for gpu in gpus.values() if gpu.function.address in self._overdue}
+        return GpusSeen(gpus=gpus, unreadable=tuple(unreadable), overdue=frozenset(overdue))
 
     def _with_wedge(self, gpu: PfSeen) -> PfSeen:
         wedged = self._wedges.sickness(gpu.function.address)

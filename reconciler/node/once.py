@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.node import agent_metrics, discovery
-from reconciler.node.agent import Agent, Pass, Settings
+from reconciler.node.agent import PCI, Agent, Pass, Settings
 from reconciler.node.apply_host import ApplyHost
 from reconciler.node.applying import Step
 from reconciler.node.cdi_dir import observe_cdi
 from reconciler.node.clock import Clock
 from reconciler.node.desired_source import FileSource, read_desired
-from reconciler.node.directories import make_directories
+from reconciler.node.directories import make_directories, sweep_directories
 from reconciler.node.observing import Observer
 from reconciler.node.record_files import read_held, read_marks, read_ownership
 from reconciler.node.roots import Roots
@@ -27,7 +27,7 @@ from reconciler.runtime.metrics import NoMetrics
 from reconciler.runtime.wakeups import WakeSet
 from state.desired import Desired, resolve
 from state.foresight import Foreseen, foresee
-from state.observed import Observed, PfSeen, Unreadable
+from state.observed import Changing, Observed, PfSeen, Unreadable
 from state.planning import Memory, NotSynced, Plan, plan
 from state.records import Ownership
 from state.status import NodeStatus, condition_of
@@ -113,6 +113,7 @@ def converge(
     read_desired(file, cluster=False)
     make_directories(roots)
     with FileLock(Path(roots.agent_lock)).hold():
+        sweep_directories(roots)
         return _Convergence(file, settings, roots, tables, clock, followed, stepped).run(timeout)
 
 
@@ -142,6 +143,7 @@ class _Convergence:
             self._workers,
             clock,
             NoMetrics(agent_metrics.DECLARED),
+            late=lambda address: self._wakes.wake(f"{PCI}{address}"),
             followed=self._follow,
         )
 
@@ -166,11 +168,13 @@ class _Convergence:
 
     def _end(self, again: float | None) -> str | None:
         """Why to stop now: nothing is left to do, or only things that waiting for won't change."""
-        if self._last is None or self._last.plan.actions or self._workers.busy() or again == 0:
+        last = self._last
+        if last is None or last.plan.actions or last.plan.wake_at is not None or again == 0:
             return None
-        if self._last.plan.wake_at is not None:
+        # A worker that was busy then may have ended since: what it did has yet to be looked at.
+        if self._workers.busy() or any(isinstance(gpu, Changing) for gpu in last.observed.gpus.values()):
             return None
-        ready = condition_of(self._last.status, READY)
+        ready = condition_of(last.status, READY)
         return "" if ready is None or ready.status == "True" else ready.message
 
     def _converged(self, why: str) -> Converged:

@@ -153,8 +153,8 @@ def _xe_debugfs(base: str) -> QuotaFiles | None:
         for gt in _numbered(names, _GT) if isinstance(names, tuple) else ():
             tiles.append(dict(_fields_in(f"{base}/{gt}/vf", "", _FIELDS)))
     primary = tuple(tile for tile in tiles if QuotaField.GGTT in tile)
-    if not primary:
-        return None
+    if not primary or not isinstance(sysfs.read(primary[0][QuotaField.GGTT].of(0)), str):
+        return None  # a locked-down kernel shows the files, but opens none of them
     restore = f"{base}/sriov/restore_auto_provisioning"
     return QuotaFiles(
         provisioner=Provisioner.XE_DEBUGFS,

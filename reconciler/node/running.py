@@ -123,6 +123,7 @@ class _Daemon:
             self._workers,
             clock,
             metrics,
+            late=lambda address: self._wakes.wake(f"{PCI}{address}"),
         )
         self._loop = Loop(
             self._pass,

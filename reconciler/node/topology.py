@@ -11,6 +11,8 @@ from state.observed import Unreadable
 
 _BRIDGE = 0x0604
 _ROOT = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+_NO_LINK = "Unknown"
+"""The speed that the kernel shows while a device is powered down."""
 _BRIDGES_OF_A_SWITCHED_CARD = 3
 """Root port, then upstream and downstream port of the switch on the card."""
 
@@ -50,6 +52,8 @@ def _link(sysfs_root: str, path: tuple[str, ...]) -> str | Unreadable | None:
     speed = sysfs.read(f"{directory}/current_link_speed")
     if not isinstance(speed, str):
         return speed
+    if speed == _NO_LINK:
+        return None
     width = sysfs.read(f"{directory}/current_link_width")
     return f"{speed} x{width}" if isinstance(width, str) else width
 

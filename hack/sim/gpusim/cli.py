@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import signal
 import stat
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--at", type=Path, metavar="DIR", help="where sys, dev, proc, cdi, run, lib are made")
     parser.add_argument("--realistic", action="store_true", help="take as long as a real kernel")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="fault rules (YAML)")
-    parser.add_argument("--seed", type=int, default=0, help="for faults with a probability, and boot ids")
+    parser.add_argument("--seed", type=int, help="repeat chances of faults and boot ids; default: new ones")
     parser.add_argument("--real-nodes", action="store_true", help="device nodes c 1:3 instead of empty files")
     parser.add_argument("--namespace", action="store_true", help="run the command after -- where this is /sys")
     parser.add_argument("--list", action="store_true", help="name the machines and stop")
@@ -86,7 +87,8 @@ def _simulate(options: argparse.Namespace, inner: Sequence[str]) -> int:
     if reason is not None:
         raise RuntimeError(reason)
     delays = REALISTIC if options.realistic else INSTANT
-    machine = Machine(load_machine(options.machine), delays=delays, seed=options.seed)
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    machine = Machine(load_machine(options.machine), delays=delays, seed=seed)
     if options.faults is not None:
         machine.add_faults(*load_faults(options.faults))
     if not options.namespace:

@@ -117,6 +117,13 @@ def test_xe_debugfs(tmp_path: Path) -> None:
     assert files.path(4, 1, QuotaField.CONTEXTS) == f"{tmp_path}/{base}/vf5/tile1/gt2/contexts_quota"
 
 
+def test_xe_debugfs_that_may_not_be_opened_is_not_used(tmp_path: Path) -> None:
+    """As on a locked-down kernel; a directory in the file's place is what fails here."""
+    base = f"kernel/debug/dri/{GPU}/sriov/vf1/tile0"
+    (tmp_path / base / "ggtt_quota").mkdir(parents=True)
+    assert locate(f"{tmp_path}", f"{tmp_path}/{PF}", GPU, "xe") is None
+
+
 def test_xe_debugfs_before_6_19(tmp_path: Path) -> None:
     base = f"kernel/debug/dri/{GPU}"
     names = ("ggtt_quota", "lmem_quota", "contexts_quota", "doorbells_quota", "exec_quantum_ms")

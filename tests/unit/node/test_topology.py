@@ -76,6 +76,12 @@ def test_a_slow_link_without_a_switch_is_just_slow(tmp_path: Path) -> None:
     assert link_in_words(str(tmp_path), tuple(place.split("/"))) == "2.5 GT/s PCIe x1"
 
 
+def test_a_sleeping_device_has_no_link(tmp_path: Path) -> None:
+    place = "pci0000:00/0000:00:06.0/0000:03:00.0"
+    add_function(tmp_path, place, current_link_speed="Unknown", current_link_width="63")
+    assert link_in_words(str(tmp_path), tuple(place.split("/"))) is None
+
+
 def test_mates_are_the_others_of_a_group_without_bridges(tmp_path: Path) -> None:
     group = tmp_path / "kernel/iommu_groups/7/devices"
     group.mkdir(parents=True)

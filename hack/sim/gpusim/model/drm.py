@@ -19,7 +19,7 @@ _EXTENDED = range(192, 1 << 20)
 
 
 def _take(kernel: Kernel, first: int) -> int:
-    minor = kernel.numbers.take("drm", itertools.chain(range(first, first + 64), _EXTENDED))
+    minor = kernel.numbers.take_one_of("drm", itertools.chain(range(first, first + 64), _EXTENDED))
     if minor is None:
         kstrto.fail(errno.ENOSPC)
     return minor

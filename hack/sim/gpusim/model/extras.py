@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from gpusim.model.kernel import ClassDevice, Kernel
 from gpusim.model.nodes import CharacterDevice
 from gpusim.model.pci import PciFunction
@@ -39,7 +37,7 @@ class Mei:
 
     def __init__(self, kernel: Kernel, function: PciFunction, driver: str) -> None:
         self._kernel = kernel
-        self._number = kernel.numbers.take("mei", itertools.count()) or 0
+        self._number = kernel.numbers.take("mei")
         self._auxiliary = f"{function.path}/{driver}.mei-gscfi.{function.address.auxiliary_id}"
         self._device = ClassDevice(
             path=f"{self._auxiliary}/mei/mei{self._number}",
@@ -62,7 +60,7 @@ class Hwmon:
     def __init__(self, kernel: Kernel, function: PciFunction, driver: str) -> None:
         self._kernel = kernel
         self._directory = f"{function.path}/hwmon"
-        self._number = kernel.numbers.take("hwmon", itertools.count()) or 0
+        self._number = kernel.numbers.take("hwmon")
         path = f"{self._directory}/hwmon{self._number}"
         self._device = ClassDevice(path=path, subsystem="hwmon", parent=function.path)
         kernel.tree.add(f"{path}/name", constant(driver))

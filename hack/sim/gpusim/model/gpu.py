@@ -103,7 +103,7 @@ class GpuBinding:
         if self.provisioning is not None:
             self.provisioning.unlink()
 
-    def vfs_disabled(self, count: int) -> None:
+    def vfs_disabled(self) -> None:
         if self.provisioning is not None:
             self.provisioning.release()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from gpusim.model.kernel import Kernel
 from gpusim.model.pci import PciFunction
 from gpusim.model.tree import constant
@@ -12,10 +10,8 @@ from gpusim.model.tree import constant
 def join(kernel: Kernel, function: PciFunction, fixed: int | None) -> None:
     """Put a function into a group: the fixed one, or the lowest free."""
     if fixed is not None:
-        kernel.numbers.take("iommu", [fixed])
-        number = fixed
-    else:
-        number = kernel.numbers.take("iommu", itertools.count()) or 0
+        kernel.numbers.take_one_of("iommu", [fixed])
+    number = kernel.numbers.take("iommu") if fixed is None else fixed
     function.iommu_group = number
     group = f"kernel/iommu_groups/{number}"
     kernel.tree.add(f"{group}/type", constant("DMA"))

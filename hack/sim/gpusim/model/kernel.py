@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +21,15 @@ class Numbers:
         self._taken: dict[str, set[int]] = {}
         self._lock = threading.Lock()
 
-    def take(self, kind: str, candidates: Iterable[int]) -> int | None:
+    def take(self, kind: str) -> int:
+        """The lowest free number from 0, now taken."""
+        with self._lock:
+            taken = self._taken.setdefault(kind, set())
+            number = next(number for number in itertools.count() if number not in taken)
+            taken.add(number)
+        return number
+
+    def take_one_of(self, kind: str, candidates: Iterable[int]) -> int | None:
         """The first of the candidates that is free, now taken; None if none is."""
         with self._lock:
             taken = self._taken.setdefault(kind, set())

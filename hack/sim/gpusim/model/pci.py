@@ -36,7 +36,7 @@ class Binding(Protocol):
     def vfs_disabling(self) -> None:
         """They are about to go. Raises OSError to refuse."""
 
-    def vfs_disabled(self, count: int) -> None:
+    def vfs_disabled(self) -> None:
         """They are gone."""
 
 

@@ -134,5 +134,5 @@ class Sriov:
             self._functions = ()
             self._kernel.wait(self._kernel.delays.disable)
             self._kernel.wait(self._kernel.delays.reset * count)
-            binding.vfs_disabled(count)
+            binding.vfs_disabled()
             self._current = 0

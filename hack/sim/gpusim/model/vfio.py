@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import threading
 
 from gpusim.model import kstrto
@@ -59,7 +58,7 @@ class VfioBinding:
         self._function = function
         self._groups = groups
         self._group = function.iommu_group
-        self._number = kernel.numbers.take("vfio", itertools.count()) or 0
+        self._number = kernel.numbers.take("vfio")
         self._directory = f"{function.path}/vfio-dev"
         self._device = ClassDevice(
             path=f"{self._directory}/vfio{self._number}",
@@ -86,5 +85,5 @@ class VfioBinding:
     def vfs_disabling(self) -> None:
         raise AssertionError("VFIO enables no virtual functions")
 
-    def vfs_disabled(self, count: int) -> None:
+    def vfs_disabled(self) -> None:
         raise AssertionError("VFIO enables no virtual functions")

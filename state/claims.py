@@ -1,0 +1,145 @@
+"""Claims that hold devices: marks of the kubelet plugin, what was confirmed to them, and releases by people.
+
+A mark says that a claim was, or is being, prepared. What it holds stands in the held record, which is written
+before the mark's nonce is echoed. A mark without a held record was never confirmed and holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from state.desired import Entry, Origin
+from state.ids import DeviceName, Slot
+from state.observed import Observed, Unreadable
+from state.records import AppliedDevice, Held, HeldClaim, Mark, OwnedLayout, Ownership
+from state.usage import holders_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """Claims with a mark, before anything is weighed.
+
+    ``marks`` are those of this boot. ``held`` is what marked claims hold; ``absent`` are claims that count as
+    gone because a person released them. ``released`` has the nonces of marks to delete ("" where there was
+    none), ``look`` the GPUs whose users have to be seen before a claim can be released.
+    """
+
+    observed: Observed
+    marks: Mapping[str, Mark]
+    held: Held
+    absent: frozenset[str]
+    released: Mapping[str, str]
+    look: frozenset[DeviceName]
+
+    @classmethod
+    def of(
+        cls,
+        observed: Observed,
+        ownership: Ownership,
+        layouts: Mapping[str, OwnedLayout],
+        releases: Iterable[str],
+        released_before: Mapping[str, str],
+    ) -> Claims:
+        """Judge marks and releases. ``released_before`` are the nonces of earlier passes: each is done once."""
+        seen = {} if isinstance(observed.marks, Unreadable) else observed.marks
+        marks = {uid: mark for uid, mark in sorted(seen.items()) if mark.boot_id == observed.boot_id}
+        held = _held(observed, marks, ownership)
+        absent: set[str] = set()
+        released: dict[str, str] = {}
+        look: set[DeviceName] = set()
+        for uid in sorted(releases):
+            nonce = marks[uid].nonce if uid in marks else ""
+            if uid in released_before:
+                released[uid] = released_before[uid]
+                if nonce in ("", released_before[uid]):
+                    absent.add(uid)  # else it has been prepared again since
+                continue
+            slots = _slots(uid, observed, held, ownership, layouts)
+            unseen = {slot.pf for slot in slots if slot.pf not in observed.users}
+            look |= unseen
+            if not unseen and not any(observed.users[slot.pf].by_slot.get(slot) for slot in slots):
+                released[uid] = nonce
+                absent.add(uid)
+        return cls(
+            observed=observed,
+            marks=marks,
+            held=held,
+            absent=frozenset(absent),
+            released=released,
+            look=frozenset(look),
+        )
+
+    def held_after(self, served: Iterable[Entry]) -> Held:
+        """The held record for this pass: marked claims that are served, with the devices they get."""
+        if isinstance(self.observed.marks, Unreadable):
+            return self.held
+        entries = {entry.name: entry for entry in served if entry.origin is Origin.CLAIM}
+        claims: dict[str, HeldClaim] = {}
+        for uid, mark in self.marks.items():
+            entry, before = entries.get(uid), self.held.claims.get(uid)
+            if uid in self.absent:
+                continue
+            if entry is not None and (entry.refusal is None or before is not None):
+                devices = tuple(device.applied() for device in entry.devices)
+                claims[uid] = HeldClaim(nonce=mark.nonce, devices=devices)
+            elif before is not None:
+                claims[uid] = before
+        return Held(boot_id=self.observed.boot_id, claims=claims)
+
+    def is_news(self, held: Held) -> bool:
+        """Whether the record on disk has to be written anew."""
+        before = self.observed.held
+        if isinstance(self.observed.marks, Unreadable) or (before is None and not held.claims):
+            return False
+        return held != before
+
+    def unclear(self, held: Held) -> str | None:
+        """Why nothing may be disturbed: marks, or what they hold, can't be read.
+
+        When the record of this boot itself is missing, nobody knows what a mark that is not in it holds.
+        """
+        if isinstance(self.observed.marks, Unreadable):
+            return f"in-use marks can't be read: {self.observed.marks}"
+        if _usable(self.observed) is not None:
+            return None
+        unrecorded = [uid for uid in self.marks if uid not in held.claims and uid not in self.absent]
+        if not unrecorded:
+            return None
+        return f"what claim {unrecorded[0]} holds is not on record (held record missing or unreadable)"
+
+
+def _usable(observed: Observed) -> Held | None:
+    held = observed.held
+    return held if isinstance(held, Held) and held.boot_id == observed.boot_id else None
+
+
+def _held(observed: Observed, marks: Mapping[str, Mark], ownership: Ownership) -> Held:
+    """What marked claims hold; from the ownership record where the held record was lost."""
+    record = _usable(observed)
+    if record is None:
+        applied = {uid: ownership.applied.get(f"{Origin.CLAIM.value}-{uid}") for uid in marks}
+        claims = {
+            uid: HeldClaim(nonce=marks[uid].nonce, devices=devices)
+            for uid, devices in applied.items()
+            if devices is not None
+        }
+    elif isinstance(observed.marks, Unreadable):
+        claims = dict(record.claims)
+    else:
+        # Another nonce means that the claim was given back in between.
+        claims = {
+            uid: claim for uid, claim in record.claims.items() if uid in marks and marks[uid].nonce == claim.nonce
+        }
+    return Held(boot_id=observed.boot_id, claims=claims)
+
+
+def _slots(
+    uid: str, observed: Observed, held: Held, ownership: Ownership, layouts: Mapping[str, OwnedLayout]
+) -> Iterable[Slot]:
+    """Where a claim's devices are, as far as they are still there."""
+    key = f"{Origin.CLAIM.value}-{uid}"
+    record: tuple[AppliedDevice, ...] = ownership.applied.get(key, ())
+    if uid in held.claims:
+        record = held.claims[uid].devices
+    return holders_of({key: record}, observed.gpus, layouts).keys()
