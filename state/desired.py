@@ -75,7 +75,7 @@ class Desired:
     @property
     def keys(self) -> frozenset[str]:
         """The keys of all allocations in the manifest."""
-        return frozenset(entry.key for entry in (*self.entries, *self.refused))
+        return frozenset([entry.key for entry in self.entries] + [entry.key for entry in self.refused])
 
 
 def resolve(

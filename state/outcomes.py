@@ -52,7 +52,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
+class OutcomeJudge:
     """Judges allocations by what was seen and what is planned.
 
     ``in_use`` are keys of claims that hold devices; ``leaving`` has by key what is being taken back.

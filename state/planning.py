@@ -21,7 +21,7 @@ from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
 from state.ids import DeviceName
 from state.layouts import has_layout
 from state.observed import Changing, Observed, PfSeen, Unreadable
-from state.outcomes import Frozen, Judge, Outcome, Phase
+from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
 from state.profiles import ProfileTable
 from state.readiness import Readiness
 from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
@@ -250,18 +250,15 @@ class _Planning:
 
     def _actions(self, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan) -> tuple[Action, ...]:
         """Removals of CDI specs first, then each GPU's wave, then new CDI specs; what backs off is left out."""
-        files = (*cdi.removals, *cdi.writes)
-        backing_off = {action for action in files if self._retry_at(action) is not None}
         return (
-            *(removal for removal in cdi.removals if removal not in backing_off),
+            *(removal for removal in cdi.removals if not self._backs_off(removal)),
             *(action for pf in gpus for action in gpus[pf].actions),
-            *(write for write in cdi.writes if write not in backing_off),
+            *(write for write in cdi.writes if not self._backs_off(write)),
         )
 
-    def _retry_at(self, action: Action) -> datetime | None:
-        """Until when the action has to wait because it failed before."""
+    def _backs_off(self, action: Action) -> bool:
         failure = self.memory.failures.get(unit_of(action))
-        return None if failure is None or failure.retry_at <= self.now else failure.retry_at
+        return failure is not None and failure.retry_at > self.now
 
     def _wakes(self, gpus: Mapping[DeviceName, GpuPlan]) -> Iterable[datetime]:
         """When something is due although nothing may be heard: a retry, or the end of a linger."""
@@ -288,7 +285,7 @@ class _Planning:
         frozen: Frozen | None,
     ) -> tuple[Outcome, ...]:
         wanted = self.desired.keys
-        return Judge(
+        return OutcomeJudge(
             desired=self.desired,
             court=court,
             cdi=cdi,

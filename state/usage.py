@@ -96,9 +96,9 @@ def _stands(device: AppliedDevice, logical: LogicalDevice, gpu: PfSeen, layout: 
     if slot.is_vf and isinstance(gpu.sriov, Unreadable):
         return True
     if slot.is_vf and isinstance(gpu.sriov, SriovSeen) and layout is not None:
-        # Other VFs than the record's: those it was about are gone, whoever made these.
-        if layout.profile != device.profile or layout.count != gpu.sriov.enabled:
-            return False
+        ours = OwnedLayout(profile=device.profile, count=gpu.sriov.enabled, boot_id=layout.boot_id)
+        if layout != ours:
+            return False  # other VFs than those it was about, which are gone
     function = function_of(gpu, slot.vf)
     if function is None:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         what, colon, why = message.removeprefix("argument ").partition(": ")
+        if what == "the following arguments are required":
+            raise UsageError(f"{why}: is required (see {self.prog} --help)")
         if not colon:
             raise UsageError(f"{message} (see {self.prog} --help)")
         choice = _INVALID_CHOICE.fullmatch(why)
@@ -44,7 +47,7 @@ class _Version(argparse.Action):
     """``--version``: looked up only when asked for."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, *ignored: object) -> NoReturn:
         from reconciler.cli.version import version
@@ -74,24 +77,28 @@ def _output(command: str, lesson: Lesson, asked: Format | None) -> Format:
     return asked
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     common = _common()
     parser = _Parser(
         prog="gpu-reconciler",
-        description="Keeps Intel GPUs and their SR-IOV virtual functions as a desired-state file wants them, and "
-        "gives them to containers through CDI.",
+        usage="%(prog)s COMMAND [options]",
+        description="Keeps Intel GPUs and their SR-IOV virtual functions (VFs) as a desired-state\n"
+        "file wants them, and gives them to containers through CDI.",
         epilog=f"{environment_help()}\n\ngpu-reconciler COMMAND --help tells exit codes and examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="show the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(
+        prog="gpu-reconciler", dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
     for name, lesson in LESSONS.items():
         command = commands.add_parser(
             name,
+            usage=f"%(prog)s {lesson.usage}",
             help=lesson.summary,
-            description=lesson.about,
+            description=textwrap.fill(lesson.about, 79),
             epilog=epilog(lesson),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[common],
@@ -102,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common() -> argparse.ArgumentParser:
-    """The options that may stand before or after the command. Without a default, as the one would undo the other."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+def _common() -> _Parser:
+    """The options for before or after the command. No defaults: those of one place would undo the other."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "-o",
         "--output",
@@ -178,9 +185,9 @@ def _add_daemon(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--uevents",
-        type=_one_of("kernel", "udev"),
+        type=_one_of("kernel", "udev", "off"),
         metavar="SOURCE",
-        help="hear of devices from: kernel, udev (kernel)",
+        help="who tells of devices: kernel, udev or off (kernel)",
     )
     command.add_argument(
         "--metrics-listen", type=_listen, metavar="[ADDR:]PORT", help="serve Prometheus metrics there (off)"

@@ -28,7 +28,7 @@ def run_daemon(options: Options, screen: Terminal) -> int:
             settings=settings(options),
             roots=options.roots,
             resync=options.resync_seconds,
-            uevent_source=Source(options.uevents),
+            uevents=None if options.uevents == "off" else Source(options.uevents),
             metrics=parse_listen(options.metrics_listen) if options.metrics_listen else None,
         )
     )

@@ -20,6 +20,7 @@ from reconciler.cli.tables import Cell, fields, table
 from reconciler.cli.terminal import Colour, Terminal
 from reconciler.node.tables import Tables, load_tables
 from state.ids import parse_logical_device
+from state.observed import PfSeen, SriovSeen
 from state.status import AllocationStatus, BlockedStatus, DeviceStatus, NodeStatus
 
 _MOST_NAMES = 20
@@ -77,8 +78,6 @@ def _preview(options: Options) -> _Known:
     from reconciler.cli.machine import desired_file, settings
     from reconciler.node.clock import Clock
     from reconciler.node.once import preview
-    from state.desired import can_set_quotas
-    from state.observed import PfSeen
     from state.status import PlannedAction, PlanStatus
 
     tables = load_tables(options.roots.pci_ids)
@@ -94,8 +93,14 @@ def _preview(options: Options) -> _Known:
     return _Known(
         status=msgspec.structs.replace(seen.status, plan=plan),
         tables=tables,
-        quotas_writable=frozenset(gpu.name for gpu in gpus if can_set_quotas(gpu)),
+        quotas_writable=frozenset(gpu.name for gpu in gpus if _quotas_writable(gpu)),
     )
+
+
+def _quotas_writable(gpu: PfSeen) -> bool:
+    """Without a driver that provisions VFs it can't be seen, and is assumed."""
+    provisioning = gpu.sriov.provisioning if isinstance(gpu.sriov, SriovSeen) else None
+    return provisioning is None or provisioning.quotas_writable
 
 
 # -- finding -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A preview as data: what each GPU is, would become, by which steps and for whom; and what would be left waiting."""
+"""A preview as data: what each GPU is and would become, by which steps and for whom; and what would wait."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AllocationForecast(_Part, frozen=True):
 
 
 class Forecast(_Part, frozen=True):
-    """A whole preview. ``actions`` are those of no GPU. ``as_wanted``: nothing is to be done, and nothing waits."""
+    """A whole preview. ``actions`` are those of no GPU; ``as_wanted``: nothing is to be done and nothing waits."""
 
     as_wanted: bool
     devices: tuple[GpuForecast, ...]

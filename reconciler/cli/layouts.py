@@ -21,7 +21,7 @@ class LayoutOffer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def layouts_for(gpu: DeviceStatus, table: ProfileTable, *, quotas_writable: bool) -> tuple[LayoutOffer, ...]:
-    """Table profiles that fit, as far as quotas can be set, and some of the equal shares (any ``fs<n>`` would do)."""
+    """Table profiles that fit, where quotas can be set, and some of the equal shares (any ``fs<n>`` would do)."""
     if gpu.sriov is None:
         return ()
     known = table.of(int(gpu.pci_id, 16)) if quotas_writable else ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
-from reconciler.cli.locations import LOCATIONS, usual
+from reconciler.cli.locations import LOCATIONS
 from reconciler.cli.options import Format
 
 EVERY_FORMAT = (Format.TABLE, Format.WIDE, Format.YAML, Format.JSON)
@@ -19,14 +20,16 @@ class Lesson:
     exits: tuple[tuple[int, str], ...]
     example: tuple[str, ...]
     formats: tuple[Format, ...] = EVERY_FORMAT
+    usage: str = "[options]"
 
 
-_FAILED = (1, "it can't be told; one line on stderr says why")
+_FAILED = (1, "an error; one line on stderr says what and why")
 
 LESSONS = {
     "discover": Lesson(
         summary="list the GPUs of this machine",
-        about="Lists every Intel GPU with its model, driver, memory, virtual functions and health. Changes nothing.",
+        about="Lists every Intel GPU with its model, driver, memory, virtual functions and health. Changes "
+        "nothing.",
         exits=((0, "also when there is no GPU, which is said on stderr"), _FAILED),
         example=("gpu-reconciler discover -o wide",),
     ),
@@ -39,7 +42,9 @@ LESSONS = {
     ),
     "plan": Lesson(
         summary="show what apply would do, and why",
-        about="Shows for each GPU what would be done to it and why, and what has to wait and why. Changes nothing.",
+        about="Shows for each GPU what would be done to it and why, and what has to wait and why. Changes "
+        "nothing.",
+        usage="-f FILE [options]",
         exits=(
             (0, "nothing to do: the machine is as wanted"),
             (2, "there would be changes, or some wait"),
@@ -49,37 +54,41 @@ LESSONS = {
     ),
     "apply": Lesson(
         summary="make the machine as wanted, once",
-        about="Changes the machine until it is as the file wants it, or nothing more can be done now. Devices in "
-        "use are never disturbed. Needs root, and that no daemon is at work here.",
+        about="Changes the machine until it is as the file wants it, or nothing more can be done now. "
+        "Devices in use are never disturbed. Needs root, and that no daemon is at work here.",
+        usage="-f FILE [options]",
         exits=((0, "the machine is as wanted"), (2, "not all of it: what waits, and why, is listed"), _FAILED),
         example=("gpu-reconciler apply -f node.yaml --timeout 120",),
     ),
     "assert": Lesson(
         summary="check that the machine is as wanted",
         about="Compares the machine with the file and lists what differs. Changes nothing.",
+        usage="-f FILE [options]",
         exits=((0, "the machine is as wanted"), (2, "it is not; the differences are listed"), _FAILED),
         example=("gpu-reconciler assert -f node.yaml || gpu-reconciler apply -f node.yaml",),
     ),
     "run": Lesson(
         summary="keep the machine as wanted (daemon)",
-        about="Keeps the machine as the file wants it: looks again when the file changes, when the kernel announces "
-        "something, and now and then. Ends at SIGTERM; allocations stay as they are.",
+        about="Keeps the machine as the file wants it: looks again when the file changes, when the kernel "
+        "announces something, and now and then. Ends at SIGTERM; allocations stay as they are.",
+        usage="-f FILE [options]",
         exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
         example=("gpu-reconciler run -f /etc/gpu/node.yaml --log-format json",),
         formats=(),
     ),
     "status": Lesson(
         summary="show what the agent last said",
-        about="Shows conditions, GPUs, allocations and what waits, from the agent's status file. Says so when that "
-        "is older than 30 s or from another boot.",
+        about="Shows conditions, GPUs, allocations and what waits, from the agent's status file. Says so "
+        "when that is older than 30 s or from another boot.",
         exits=((0, "shown"), _FAILED),
         example=("gpu-reconciler status -o json",),
     ),
     "explain": Lesson(
         summary="tell all about one GPU, claim or allocation",
         about="Tells all about one GPU (name or PCI address) or one allocation (name, claim UID or "
-        "NAMESPACE/CLAIM): how it is, what it waits for, what would help. From the agent's status file, or with -f "
-        "from a fresh look at the machine and that file.",
+        "NAMESPACE/CLAIM): how it is, what it waits for, what would help. From the agent's status "
+        "file, or with -f from a fresh look at the machine and that file.",
+        usage="DEVICE|CLAIM|ALLOCATION [-f FILE] [options]",
         exits=((0, "explained"), _FAILED),
         example=("gpu-reconciler explain 0000-03-00-0-0x56c0", "gpu-reconciler explain jupyter -f node.yaml"),
     ),
@@ -96,10 +105,15 @@ def epilog(lesson: Lesson) -> str:
 
 def environment_help() -> str:
     """The environment variables; flags win over them."""
-    rows = [(location.variable, f"{location.meaning} ({usual(location)})") for location in LOCATIONS]
-    rows.append(("NO_COLOR", "no colours, if not empty"))
-    lines = "\n".join(f"  {name:<12} {meaning}" for name, meaning in rows)
+    names = ", ".join(location.variable for location in LOCATIONS)
     return (
-        f"environment (flags win):\n{lines}\n"
-        "  SYSFS_ROOT and DEVFS_ROOT are honoured only if bus/pci/devices, or dri or vfio, is found there."
+        "environment:\n"
+        + textwrap.fill(
+            f"{names} as named above; flags win. SYSFS_ROOT and DEVFS_ROOT are honoured only if "
+            "bus/pci/devices, or dri or vfio, is found there.",
+            79,
+            initial_indent="  ",
+            subsequent_indent="  ",
+        )
+        + "\n  NO_COLOR, if not empty: no colours."
     )

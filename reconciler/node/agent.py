@@ -138,9 +138,8 @@ class Agent:
             Pass(desired=desired, observed=observed, plan=todo, status=status, busy=busy, source=sourced)
         )
         self._progress.report(todo, status, len(self._failures.now()))
-        if self._act(todo.actions, observed, now):
-            return 0.0
-        self._due = self._next_pass(todo)
+        acted = self._act(todo.actions, observed, now)
+        self._due = now if acted else self._next_pass(todo)
         return self._seconds_to_next(now)
 
     # -- looking -------------------------------------------------------------------------------------------

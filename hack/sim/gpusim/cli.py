@@ -107,7 +107,8 @@ def _stay(machine: Machine, where: Path, *, real_nodes: bool) -> int:
     with laid_out(machine, where, real_nodes=real_nodes) as variables:
         print(f"{machine.spec.description}, at {where}. Try:")
         settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-        print(f"  {settings} gpu-reconciler discover", flush=True)
+        print(f"  {settings} gpu-reconciler discover")
+        print(f"  PROCFS_ROOT={where / 'proc'} adds the simulated boot id, but hides all processes.", flush=True)
         if _stdin_speaks():
             threading.Thread(target=_read_commands, args=(machine, done), name="stdin", daemon=True).start()
         done.wait()
