@@ -122,6 +122,7 @@ class _Planning:
     ) -> None:
         self.desired, self.observed, self.memory = desired, observed, memory
         self.table, self.options, self.now = table, options, now
+        self.wanted = desired.keys
         ownership = observed.ownership
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
         self.layouts = self._of_this_boot(self.ownership.layouts)
@@ -173,7 +174,7 @@ class _Planning:
         usage = self._usage()
 
         def still_open(device: WantedDevice) -> str | None:
-            verdict = usage.of_giving(device.slot, device.logical.use, self.desired.keys)
+            verdict = usage.of_giving(device.slot, device.logical.use, self.wanted)
             if isinstance(verdict, LookFirst):
                 look.add(device.logical.pf)
                 return f"{device.slot} may still be open"
@@ -284,7 +285,6 @@ class _Planning:
         ownership: Ownership,
         frozen: Frozen | None,
     ) -> tuple[Outcome, ...]:
-        wanted = self.desired.keys
         return OutcomeJudge(
             desired=self.desired,
             court=court,
@@ -292,7 +292,7 @@ class _Planning:
             gpus=gpus,
             failures=self.memory.failures,
             in_use=frozenset(f"{Origin.CLAIM.value}-{uid}" for uid in held.claims),
-            leaving={key: record for key, record in ownership.applied.items() if key not in wanted},
+            leaving={key: record for key, record in ownership.applied.items() if key not in self.wanted},
             frozen=frozen,
         ).outcomes()
 
@@ -344,7 +344,7 @@ class _Planning:
             if entry.devices
         }
         files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
-        kept = self.desired.keys | {key_of(seen.name) for seen in files} | self._still_open(look)
+        kept = self.wanted | {key_of(seen.name) for seen in files} | self._still_open(look)
         for key, record in self.ownership.applied.items():
             if key in kept:
                 applied.setdefault(key, record)
@@ -355,7 +355,7 @@ class _Planning:
         still_open: set[str] = set()
         usage = self._usage()
         for slot in () if self.options.by_marks else self.given:
-            for key in {holder.key for holder in self.given[slot] if not holder.looks_on} - self.desired.keys:
+            for key in {holder.key for holder in self.given[slot] if not holder.looks_on} - self.wanted:
                 verdict = usage.of_unbinding(slot) if key not in usage.forced else None
                 if isinstance(verdict, LookFirst) and isinstance(self.observed.gpus[slot.pf], PfSeen):
                     look.add(slot.pf)

@@ -16,7 +16,8 @@ from reconciler.cli.options import Format, Options
 from reconciler.cli.output import write_data
 from reconciler.cli.plan import DIFFERS, NOTHING_TO_DO
 from reconciler.cli.tables import table
-from reconciler.cli.terminal import PROGRAM, Colour, Terminal
+from reconciler.cli.terminal import Colour, Terminal
+from reconciler.node import applying
 from reconciler.node.agent import Pass
 from reconciler.node.applying import Step
 from reconciler.node.clock import Clock
@@ -125,13 +126,22 @@ def _paragraphs(result: Result, screen: Terminal, *, anything_done: bool, wide: 
         yield "\n".join(("to use them:", *(f"  {line}" for line in lines)))
 
 
+class _Notes(logging.Handler):
+    """Shows records as notes, but for those on steps: these are told by Progress."""
+
+    def __init__(self, screen: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != applying.__name__:
+            self._screen.note(record.getMessage())
+
+
 @contextlib.contextmanager
 def _errors_noted(screen: Terminal) -> Iterator[None]:
     """Log records that nobody else tells, as lines of ours."""
-    handler = logging.StreamHandler(screen.err)
-    handler.setLevel(logging.WARNING)
-    handler.addFilter(lambda record: record.name != "reconciler.node.applying")  # steps are told by Progress
-    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    handler = _Notes(screen)
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -31,6 +31,8 @@ class _Parser(argparse.ArgumentParser):
         what, colon, why = message.removeprefix("argument ").partition(": ")
         if what == "the following arguments are required":
             raise UsageError(f"{why}: is required (see {self.prog} --help)")
+        if what.startswith("unrecognized arguments"):
+            raise UsageError(f"{why or what.partition(' ')[2]}: not known here (see {self.prog} --help)")
         if not colon:
             raise UsageError(f"{message} (see {self.prog} --help)")
         choice = _INVALID_CHOICE.fullmatch(why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,14 @@ BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; ``argv`` is without the program's name."""
     words = sys.argv[1:] if argv is None else argv
-    screen = terminal(sys.stdout, sys.stderr, os.environ)
+    with open(os.devnull, "w") as nowhere:
+        # Python has None for a stream that was closed before it started: output that nobody wants.
+        out = nowhere if sys.stdout is None else sys.stdout
+        err = nowhere if sys.stderr is None else sys.stderr
+        return _run(words, terminal(out, err, os.environ))
+
+
+def _run(words: Sequence[str], screen: Terminal) -> int:
     try:
         code = _answer(words, os.environ, screen)
         screen.out.flush()
@@ -93,9 +101,7 @@ def _command(name: str) -> Callable[[Options, Terminal], int]:
 def _give_up_output() -> None:
     """Point stdout elsewhere: what is still buffered can't be written, and the interpreter would try at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
+    # Without a descriptor behind stdout there is nothing the interpreter would write to.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(nowhere, sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass  # stdout has no descriptor, so there is nothing the interpreter would write to
-    finally:
-        os.close(nowhere)
+    os.close(nowhere)

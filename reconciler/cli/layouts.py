@@ -24,10 +24,17 @@ def layouts_for(gpu: DeviceStatus, table: ProfileTable, *, quotas_writable: bool
     """Table profiles that fit, where quotas can be set, and some of the equal shares (any ``fs<n>`` would do)."""
     if gpu.sriov is None:
         return ()
-    known = table.of(int(gpu.pci_id, 16)) if quotas_writable else ()
+    known = table.of(_device_id(gpu)) if quotas_writable else ()
     profiles = [profile for profile in known if profile.count <= gpu.sriov.total]
     profiles += _shares(gpu.sriov.total)
     return tuple(_offer(gpu, profile) for profile in profiles)
+
+
+def _device_id(gpu: DeviceStatus) -> int:
+    try:
+        return int(gpu.pci_id, 16)
+    except ValueError:
+        return 0  # no status file of ours, and no model has this one
 
 
 def _shares(total: int) -> Iterable[Profile]:
@@ -42,7 +49,7 @@ def _offer(gpu: DeviceStatus, profile: Profile) -> LayoutOffer:
     # A BAR is only a lower bound, from which no VF's share follows.
     exact = gpu.memory is not None and gpu.memory.source != "bar"
     measured = gpu.memory.bytes if gpu.memory is not None and exact else None
-    ecc = Ecc(gpu.ecc) if gpu.ecc else Ecc.UNKNOWN
+    ecc = next((known for known in Ecc if known.value == gpu.ecc), Ecc.UNKNOWN)
     return LayoutOffer(
         profile=profile.name,
         vfs=profile.count,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -35,9 +35,15 @@ def size(count: int) -> str:
     return f"{shown} {_UNITS[unit]}"
 
 
+def elapsed(since: datetime, now: datetime) -> timedelta:
+    """The time gone by, none if the clock was set back. A time without a zone is taken for UTC."""
+    aware = since if since.tzinfo is not None else since.replace(tzinfo=UTC)
+    return max(timedelta(), now - aware)
+
+
 def age(since: datetime, now: datetime) -> str:
     """How long ago, in the largest unit that fits: ``4s``, ``12m``, ``3h``, ``5d``."""
-    seconds = max(timedelta(), now - since) // timedelta(seconds=1)
+    seconds = elapsed(since, now) // timedelta(seconds=1)
     for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= length:
             return f"{seconds // length}{unit}"

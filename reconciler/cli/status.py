@@ -9,7 +9,7 @@ from pathlib import Path
 from reconciler.cli.allocations import allocation_table
 from reconciler.cli.gpus import gpu_table
 from reconciler.cli.options import Format, Options
-from reconciler.cli.output import age, write_data
+from reconciler.cli.output import age, elapsed, write_data
 from reconciler.cli.problems import CommandError
 from reconciler.cli.tables import Cell, table
 from reconciler.cli.terminal import Colour, Terminal
@@ -56,7 +56,7 @@ def note_age(file: StatusFile, options: Options, now: datetime, screen: Terminal
     boot_id = _boot_id(options.roots.procfs)
     if boot_id is not None and boot_id != file.boot_id:
         screen.note(f"{path}: from another boot: the machine may be different now")
-    elif now - file.written_at > STALE:
+    elif elapsed(file.written_at, now) > STALE:
         screen.note(f"{path}: written {age(file.written_at, now)} ago: no agent keeps it up to date now")
 
 

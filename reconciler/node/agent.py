@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.node import agent_metrics, discovery
+from reconciler.node.announcing import announce
 from reconciler.node.apply_host import ApplyHost
 from reconciler.node.applying import Step, apply_all
 from reconciler.node.cdi_dir import observe_cdi
@@ -63,13 +64,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How an agent works, from its flags. Times in seconds."""
+    """How an agent works, from its flags. Times in seconds.
+
+    ``patience`` is how long one pass waits for reading a GPU that another process is changing.
+    """
 
     version: str
     options: Options = field(default_factory=Options)
     visibility: Visibility = Visibility.AUTO
     backoff_base: float = 1.0
     backoff_cap: float = 300.0
+    patience: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +110,7 @@ class Agent:
         self._host, self._workers, self._clock, self._metrics = host, workers, clock, metrics
         self._followed = followed
         self._roots = host.roots
-        self._observer = Observer(host.roots, tables, late=late)
+        self._observer = Observer(host.roots, tables, patience=settings.patience, late=late)
         self._ownership = OwnershipFile(Path(host.roots.ownership_file), self._rebuild_ownership)
         self._status = StatusWriter(Path(host.roots.status_file))
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
@@ -239,6 +244,7 @@ class Agent:
             self._settings.version,
             self._clock.wall(),
         )
+        announce(self._status.last, status)
         self._status.publish(status, todo, self._clock)
         return status
 

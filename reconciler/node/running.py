@@ -91,7 +91,8 @@ def run(config: RunConfig) -> int:
         essentials.expect_end()
         exit_by_force = HardExit(STOP_SECONDS, status=1, busy=daemon.writing_to_the_kernel)
         daemon.stop()
-        essentials.join(STOP_SECONDS)
+        if not essentials.join(STOP_SECONDS):
+            daemon.close()
         exit_by_force.cancel()
     if essentials.failed is not None:
         _log.critical("ended: %s", essentials.failed)
@@ -142,6 +143,7 @@ class _Daemon:
             _log.info("standing by: %s", lock.holder() or "another agent is at work")
             if not lock.acquire(self._stopping):
                 return
+        _log.info("following %s", self._config.file)
         try:
             sweep_directories(self._config.roots)
             self._listen()
@@ -161,6 +163,11 @@ class _Daemon:
         self._loop.stop()
         with self._host.stirred:
             self._host.stirred.notify_all()
+
+    def close(self) -> None:
+        """Let go of the kernel's events, after all threads have ended."""
+        if self._listener is not None:
+            self._listener.close()
 
     def writing_to_the_kernel(self) -> bool:
         """Whether a worker is at a GPU, which may be in a write that must not be cut short."""
@@ -215,7 +222,6 @@ class _Daemon:
         self._watcher.stop()
         if self._listener is not None:
             self._listener.stop()
-            self._listener.close()
 
 
 def _address_of(event: Uevent) -> PciAddress | None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -21,7 +21,7 @@ from gpusim import devfs_face, fuse_face
 
 from reconciler.node import agent_metrics, once
 from reconciler.node.agent import FILES, PCI, Agent, Pass, Settings
-from reconciler.node.apply_host import ApplyHost, Timeouts
+from reconciler.node.apply_host import ApplyHost, KernelWrite, Timeouts
 from reconciler.node.applying import apply_all
 from reconciler.node.clock import Clock
 from reconciler.node.desired_source import FileSource
@@ -136,6 +136,23 @@ class InlineWorkers:
     def results(self) -> tuple[Result, ...]:
         ended, self.ended = tuple(self.ended), []
         return ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWrite:
+    """A write to the kernel: physical path, value, and how many writes of this path came before."""
+
+    path: str
+    value: str
+    before: int
+
+    def __str__(self) -> str:
+        return f"{self.value!r} to {self.path.rpartition('/')[2]}"
+
+    def failing(self, error: str, *, count: int | None) -> gpusim.FaultRule:
+        """The rule that lets this write fail, `count` times from then on (None: for ever)."""
+        on = gpusim.Operation.WRITE
+        return gpusim.FaultRule(on=on, path=self.path, error=error, after=self.before, count=count)
 
 
 class Bench:
@@ -280,7 +297,8 @@ class Node:
         self.bench = bench
         self.passes: list[Pass] = []
         clock = Clock(wall=bench.time.wall, monotonic=bench.time.monotonic)
-        host = ApplyHost(roots=bench.roots, clock=time.monotonic, timeouts=_TIMEOUTS)
+        self.writes: list[SeenWrite] = []
+        host = ApplyHost(roots=bench.roots, clock=time.monotonic, timeouts=_TIMEOUTS, writing=self._note_write)
         self.workers = InlineWorkers(host)
         self.agent = Agent(
             settings or bench.settings(by_marks=cluster),
@@ -295,6 +313,11 @@ class Node:
         )
         self._again: float | None = 0.0
         self._first = True
+
+    def _note_write(self, write: KernelWrite) -> None:
+        path = self.bench.machine.sysfs.realpath(write.path.removeprefix(f"{self.bench.roots.sysfs}/"))
+        before = sum(1 for seen in self.writes if seen.path == path)
+        self.writes.append(SeenWrite(path=path, value=write.value.strip(), before=before))
 
     def once(self, *topics: str) -> bool:
         """One pass over what was heard of. True if it did anything."""
@@ -373,11 +396,23 @@ def blocked(status: NodeStatus) -> str:
     return "; ".join(f"{item.what}: {item.why}" for item in status.plan.blocked)
 
 
+def cards(*places: tuple[str, str], total: int = 4) -> gpusim.MachineSpec:
+    """A machine with the GPUs of others, as (machine, new address); VFs limited to `total`, to be quick."""
+    gpus = []
+    for name, address in places:
+        gpu = gpusim.load_machine(name).gpus[0]
+        sriov = None if gpu.sriov is None else replace(gpu.sriov, total=min(total, gpu.sriov.total))
+        gpus.append(replace(gpu, address=address, bridges=(), sriov=sriov))
+    return gpusim.MachineSpec(description="put together for a test", gpus=tuple(gpus))
+
+
 @contextlib.contextmanager
-def running(where: Path, machine: str | gpusim.Machine) -> Iterator[Bench]:
+def running(where: Path, machine: str | gpusim.MachineSpec | gpusim.Machine) -> Iterator[Bench]:
     """A machine that is switched on, at ``where``. Use with the markers root and fuse."""
     if isinstance(machine, str):
-        machine = gpusim.Machine(gpusim.load_machine(machine))
+        machine = gpusim.load_machine(machine)
+    if isinstance(machine, gpusim.MachineSpec):
+        machine = gpusim.Machine(machine)
     os.makedirs(where / "sys")
     bench = Bench(machine, where)
     stop = machine.listen(bench.hear)

@@ -31,6 +31,16 @@ def test_quota_directories_exist_without_vfs() -> None:
     assert "device" not in machine.sysfs.listdir(f"{IOV}/vf2")
 
 
+def test_backports_have_both_names_and_dkms_numbers_its_gt() -> None:
+    tree = boot("flex170").sysfs
+    assert tree.readlink("class/drm/card0/iov") == "prelim_iov"
+    dkms = boot("igpu-dkms")
+    assert not dkms.sysfs.exists("class/drm/card0/iov")
+    assert not dkms.sysfs.exists(f"{VF1}/ggtt_quota")
+    assert write(dkms, f"{IOV}/vf7/gt0/ggtt_quota", 4096) is None
+    assert write(dkms, f"{IOV}/vf8/gt0/ggtt_quota", 4096) == "ENOENT"
+
+
 def test_directory_names_follow_tiles_and_driver_series() -> None:
     assert {"gt0", "gt1"} <= set(boot("max1550").sysfs.listdir(f"{IOV}/vf1"))
     gpu = gpusim.GpuSpec(

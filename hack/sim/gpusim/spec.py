@@ -19,6 +19,8 @@ class SriovSpec:
     """sriov_totalvfs. 0 = the driver continues as native: the files are there, no VF can be had."""
     iov: Literal["prelim_iov", "iov"] | None = None
     """i915: name of the provisioning directory below drm/cardN. None for xe."""
+    numbered_gt: bool = False
+    """i915: a single GT is called gt0 (i915-sriov-dkms), not gt."""
     vram_quota: bool = False
     """xe: sriov_admin has vram_quota files."""
     admin: bool = True

@@ -37,6 +37,7 @@ class I915Provisioning:
         self._kernel = kernel
         self._physical = physical
         self._total = gpu.sriov.total
+        self._numbered_gt = gpu.sriov.numbered_gt
         self._root = f"{drm.card.path}/{gpu.sriov.iov}"
         self._lock = threading.RLock()
         self._automatic = True
@@ -49,6 +50,8 @@ class I915Provisioning:
         self._numbers: dict[str, int] = {}
         """Everything that is neither a quota nor automatic, by path below the root."""
         self._build()
+        if gpu.lmem_files and gpu.sriov.iov == "prelim_iov":
+            kernel.tree.add_link(f"{drm.card.path}/iov", self._root)  # the backports know it by both names
 
     # Provisioning
 
@@ -159,7 +162,7 @@ class I915Provisioning:
                 self._build_virtual(f"vf{vf}/{self._gt_name(index)}", vf, tile)
 
     def _gt_name(self, index: int) -> str:
-        return "gt" if len(self._tiles) == 1 else f"gt{index}"
+        return "gt" if len(self._tiles) == 1 and not self._numbered_gt else f"gt{index}"
 
     def _build_physical(self, directory: str, tile: dict[str, Pool]) -> None:
         tree = self._kernel.tree

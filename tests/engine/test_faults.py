@@ -1,0 +1,263 @@
+"""What goes wrong with the hardware, at every step: it is said, undone, tried again, and stops nobody else."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gpusim
+import pytest
+
+from tests.cdi_rules import specs_in
+from tests.engine import hardware
+from tests.engine.hardware import assert_pristine
+from tests.engine.machines import (
+    Bench,
+    Node,
+    SeenWrite,
+    allocation,
+    cards,
+    is_ready,
+    manifest,
+    phases,
+    running,
+    vfio,
+    why_not,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.fuse]
+
+ONE, OTHER = "0000:03:00.0", "0000:83:00.0"
+ERRNOS = ("EIO", "EBUSY", "ENOSPC", "EINVAL", "ETIMEDOUT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Something done to the first of two GPUs."""
+
+    name: str
+    machine: gpusim.MachineSpec
+    device: Callable[[str], str | dict[str, object]]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def wanted(self, bench: Bench) -> dict[str, object]:
+        return manifest({"mine": [self.device(bench.gpu)], "other": [bench.gpus[1]]})
+
+
+SCENARIOS = (
+    Scenario(
+        name="i915-vf",
+        machine=cards(("flex170", ONE), ("igpu", OTHER), total=2),
+        device=lambda pf: f"{pf}-m1-vf0",
+    ),
+    Scenario(
+        name="xe-vf-passthrough",
+        machine=cards(("b60", ONE), ("igpu", OTHER), total=2),
+        device=lambda pf: vfio(f"{pf}-fs2-vf1"),
+    ),
+    Scenario(
+        name="passthrough",
+        machine=cards(("b50", ONE), ("igpu", OTHER), total=2),
+        device=vfio,
+    ),
+)
+by_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+
+
+def writes_of(scenario: Scenario, where: Path) -> tuple[list[SeenWrite], list[SeenWrite]]:
+    """The writes that take the scenario up, and those that take it down again."""
+    with running(where, scenario.machine) as bench:
+        node = Node(bench)
+        assert is_ready(node.want(scenario.wanted(bench)))
+        up = len(node.writes)
+        assert is_ready(node.want(manifest({"other": [bench.gpus[1]]})))
+        assert up
+        assert len(node.writes) > up
+        return node.writes[:up], node.writes[up:]
+
+
+@by_scenario
+def test_any_write_may_fail_once(scenario: Scenario, tmp_path: Path) -> None:
+    up, down = writes_of(scenario, tmp_path / "clean")
+    for number, (write, error) in enumerate(zip([*up, *down], itertools.cycle(ERRNOS), strict=False)):
+        with running(tmp_path / str(number), scenario.machine) as bench:
+            node = Node(bench)
+            bench.machine.add_faults(write.failing(error, count=1))
+            node.want(scenario.wanted(bench))
+            assert phases(node.status)["other"] == "Ready", f"{write}: {why_not(node.status)}"
+            node.wait_ready()
+            hardware.assert_sound(bench)
+            node.want(manifest())
+            node.wait_ready()
+            assert_pristine(bench)
+
+
+@by_scenario
+def test_a_write_that_always_fails_on_the_way_up(scenario: Scenario, tmp_path: Path) -> None:
+    up, _ = writes_of(scenario, tmp_path / "clean")
+    for number, (write, error) in enumerate(zip(up, itertools.cycle(ERRNOS), strict=False)):
+        with running(tmp_path / str(number), scenario.machine) as bench:
+            node = Node(bench)
+            bench.machine.add_faults(write.failing(error, count=None))
+            node.want(scenario.wanted(bench))
+            assert_failed_and_undone(node, write, error)
+            attempts = allocation(node.status, "mine").attempts
+            node.wait(60)
+            assert allocation(node.status, "mine").attempts > attempts
+            assert_failed_and_undone(node, write, error)
+            bench.machine.clear_faults()
+            node.wait_ready()
+            node.want(manifest())
+            node.wait_ready()
+            assert_pristine(bench)
+
+
+def assert_failed_and_undone(node: Node, write: SeenWrite, error: str) -> None:
+    bench = node.bench
+    assert phases(node.status) == {"mine": "Failed", "other": "Ready"}, f"{write}: {why_not(node.status)}"
+    message = allocation(node.status, "mine").message
+    assert error in message
+    assert repr(write.value) in message
+    assert write.path.rpartition("/")[2] in message
+    hardware.assert_plain(bench.machine, bench.machine.spec.gpus[0])
+    assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-other.json"]
+    hardware.assert_sound(bench)
+
+
+@by_scenario
+def test_a_write_that_always_fails_on_the_way_down(scenario: Scenario, tmp_path: Path) -> None:
+    _, down = writes_of(scenario, tmp_path / "clean")
+    for number, (write, error) in enumerate(zip(down, itertools.cycle(ERRNOS), strict=False)):
+        with running(tmp_path / str(number), scenario.machine) as bench:
+            node = Node(bench)
+            assert is_ready(node.want(scenario.wanted(bench)))
+            bench.machine.add_faults(write.failing(error, count=None))
+            node.want(manifest({"other": [bench.gpus[1]]}))
+            node.wait(60)
+            assert not is_ready(node.status)
+            assert error in why_not(node.status), f"{write}: {why_not(node.status)}"
+            assert phases(node.status)["other"] == "Ready"
+            assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-other.json"]
+            bench.machine.clear_faults()
+            node.wait_ready()
+            node.want(manifest())
+            assert_pristine(bench)
+
+
+def test_fewer_vfs_than_asked_for(tmp_path: Path) -> None:
+    with running(tmp_path, cards(("b60", ONE), ("flex170", OTHER))) as bench:
+        node, on = Node(bench), gpusim.Operation.ENABLE
+        for address in (ONE, OTHER):
+            bench.machine.add_faults(gpusim.FaultRule(on=on, path=f"*{address}*", vfs=1))
+        node.want(manifest({"xe": [f"{bench.gpu}-fs4-vf0"], "i915": [f"{bench.gpus[1]}-m2-vf0"]}))
+        assert phases(node.status) == {"xe": "Failed", "i915": "Failed"}
+        assert "enabled 1 of 4 VFs" in allocation(node.status, "xe").message
+        for gpu in bench.machine.spec.gpus:
+            hardware.assert_plain(bench.machine, gpu)
+        bench.machine.clear_faults()
+        node.wait_ready()
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+def test_one_vf_that_no_driver_takes(tmp_path: Path) -> None:
+    with running(tmp_path, cards(("b60", ONE))) as bench:
+        node, on = Node(bench), gpusim.Operation.PROBE
+        bench.machine.add_faults(gpusim.FaultRule(on=on, device=ONE, vf=0, error="ENODEV"))
+        node.want(manifest({"bad": [f"{bench.gpu}-fs2-vf0"], "good": [f"{bench.gpu}-fs2-vf1"]}))
+        assert phases(node.status) == {"bad": "Failed", "good": "Ready"}
+        assert "ENODEV" in allocation(node.status, "bad").message
+        assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-good.json"]
+        bench.machine.clear_faults()
+        node.wait_ready()
+        assert hardware.vf_drivers(bench.machine, ONE) == ["xe", "xe"]
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+def test_a_vf_that_falls_off_the_bus(tmp_path: Path) -> None:
+    """Its neighbour is left alone while somebody uses it; then all are made anew."""
+    with running(tmp_path, cards(("flex170", ONE))) as bench:
+        node = Node(bench)
+        both = manifest({"a": [f"{bench.gpu}-m2-vf0"], "b": [f"{bench.gpu}-m2-vf1"]})
+        assert is_ready(node.want(both))
+        card = next(n for n in bench.machine.sysfs.listdir(
+            f"{hardware.pf(hardware.vf_addresses(bench.machine, ONE)[1])}/drm") if n.startswith("card"))
+        bench.start_process(77, "python", f"dri/{card}")
+        bench.machine.vanish(ONE, vf=0)
+        node.settle()
+        assert phases(node.status) == {"a": "Blocked", "b": "Ready"}
+        assert "process 77 (python)" in allocation(node.status, "a").message
+        assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-b.json"]
+        assert hardware.num_vfs(bench.machine, ONE) == 2
+        bench.end_process(77)
+        node.settle("resync")
+        assert is_ready(node.status), why_not(node.status)
+        hardware.assert_profile(bench.machine, ONE, "flex170_m2")
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+def test_a_gpu_that_is_pulled_and_put_back(tmp_path: Path) -> None:
+    with running(tmp_path, cards(("b60", ONE), ("igpu", OTHER))) as bench:
+        node = Node(bench)
+        wanted = manifest({"vf": [f"{bench.gpu}-fs2-vf0"], "other": [bench.gpus[1]]})
+        assert is_ready(node.want(wanted))
+        bench.machine.unplug(ONE)
+        node.settle()
+        assert phases(node.status)["other"] == "Ready"
+        assert phases(node.status)["vf"] != "Ready"
+        assert bench.gpu in allocation(node.status, "vf").message
+        assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-other.json"]
+        bench.machine.plug(ONE)
+        node.settle()
+        assert is_ready(node.status), why_not(node.status)
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_somebody_else_writes_numvfs(count: int, tmp_path: Path) -> None:
+    with running(tmp_path, cards(("b60", ONE))) as bench:
+        node = Node(bench)
+        assert is_ready(node.want(manifest({"vf": [f"{bench.gpu}-fs2-vf1"]})))
+        bench.machine.foreign_numvfs(ONE, count)
+        node.settle()
+        assert is_ready(node.status), why_not(node.status)
+        assert hardware.num_vfs(bench.machine, ONE) == 2
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+def test_a_cdi_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    with running(tmp_path, cards(("igpu", ONE))) as bench:
+        node = Node(bench)
+        bench.cdi.rmdir()
+        bench.cdi.write_text("somebody put a file here")
+        status = node.want(manifest({"a": [bench.gpu]}))
+        assert phases(status) == {"a": "Blocked"}
+        assert "Not a directory" in allocation(status, "a").message
+        bench.cdi.unlink()
+        node.settle()
+        assert is_ready(node.status), why_not(node.status)
+
+
+def test_a_cdi_file_that_somebody_else_breaks_is_mended(tmp_path: Path) -> None:
+    with running(tmp_path, cards(("igpu", ONE))) as bench:
+        node = Node(bench)
+        assert is_ready(node.want(manifest({"a": [bench.gpu]})))
+        (path,) = bench.cdi.iterdir()
+        content = path.read_bytes()
+        for damage in (lambda: path.write_bytes(content[:40]), path.unlink, lambda: path.write_text("{}")):
+            damage()
+            node.settle()
+            assert is_ready(node.status), why_not(node.status)
+            assert path.read_bytes() == content
+        foreign = bench.cdi / "intel.com-gpu.yaml"
+        foreign.write_text("cdiVersion: 0.3.0\nkind: intel.com/gpu\ndevices: []\n")
+        stray = bench.cdi / "intel.com-gpu_claim-of-old.json"
+        stray.write_bytes(content)
+        node.settle()
+        assert sorted(bench.cdi.iterdir()) == [foreign, path]
