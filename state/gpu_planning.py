@@ -315,7 +315,8 @@ class _Planner:
         # Somebody's passthrough driver is not what to give back one day; the model's own is.
         first = self.gpu.model.drm_driver if current in VFIO_DRIVERS else current
         original = first if self.binding is None else self.binding.original
-        self.binding = OwnedBinding(driver=wanted or "", original=original, boot_id=self.context.boot_id)
+        if wanted != original:
+            self.binding = OwnedBinding(driver=wanted or "", original=original, boot_id=self.context.boot_id)
         return (BindDriver(pf=self.gpu.name, slot=slot, address=function.address, driver=wanted),)
 
     def _check_binding_is_ours(self, current: str | None) -> None:

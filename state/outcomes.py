@@ -55,7 +55,8 @@ class Frozen:
 class OutcomeJudge:
     """Judges allocations by what was seen and what is planned.
 
-    ``in_use`` are keys of claims that hold devices; ``leaving`` has by key what is being taken back.
+    ``in_use`` are keys of claims that hold devices, ``touched`` those of entries under whose devices this plan
+    changes something; ``leaving`` has by key what is being taken back.
     """
 
     desired: Desired
@@ -64,6 +65,7 @@ class OutcomeJudge:
     gpus: Mapping[DeviceName, GpuPlan]
     failures: Mapping[str, Failure]
     in_use: frozenset[str]
+    touched: frozenset[str]
     leaving: Mapping[str, tuple[AppliedDevice, ...]]
     frozen: Frozen | None = None
 
@@ -127,7 +129,7 @@ class OutcomeJudge:
         if entry.refusal is not None:
             kept = "its last devices are kept" if state.missing is None else state.missing
             return self._outcome(entry, Phase.REFUSED, f"{entry.refusal}; {kept}")
-        if state.written and not self._is_touched(entry):
+        if state.written and entry.key not in self.touched:
             return self._outcome(entry, Phase.READY, "")
         missing = state.missing or ("its devices are being changed" if state.written else _NO_FILE)
         if self.frozen is not None:
@@ -139,16 +141,6 @@ class OutcomeJudge:
         if blocked is not None:
             return self._outcome(entry, Phase.BLOCKED, blocked)
         return self._outcome(entry, Phase.CONVERGING, missing)
-
-    def _is_touched(self, entry: Entry) -> bool:
-        """Whether this plan changes something under the entry's devices."""
-        if self.frozen is not None:
-            return False
-        for device in entry.devices:
-            step = self.gpus.get(device.logical.pf)
-            if step is not None and step.actions and step.touches(device.slot, monitor=device.monitors):
-                return True
-        return False
 
     def _failure(self, entry: Entry) -> Failure | None:
         units = [f"cdi/{file_name(entry.key)}"]

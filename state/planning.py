@@ -16,11 +16,11 @@ from state.arbitration import Arbitration, Standing, arbitrate
 from state.cdi import key_of
 from state.cdi_planning import CdiPlan, plan_cdi
 from state.claims import Claims
-from state.desired import Desired, Origin
+from state.desired import Desired, Entry, Origin
 from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
 from state.ids import DeviceName
 from state.layouts import has_layout
-from state.observed import Changing, Observed, PfSeen, Unreadable
+from state.observed import Changing, Observed, PfSeen, SriovSeen, Unreadable
 from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
 from state.profiles import ProfileTable
 from state.readiness import Readiness
@@ -125,7 +125,7 @@ class _Planning:
         self.wanted = desired.keys
         ownership = observed.ownership
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
-        self.layouts = self._of_this_boot(self.ownership.layouts)
+        self.layouts = self._our_layouts()
         self.bindings = self._of_this_boot(self.ownership.bindings)
         self.given = holders_of(self.ownership.applied, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, self.ownership, self.layouts, desired.releases, memory.released)
@@ -141,12 +141,13 @@ class _Planning:
         gpus = {pf: self._plan_gpu(pf, gpu, court, usage, cdi) for pf, gpu in self._plannable(court)}
         ownership = self._ownership(gpus, court, look)
         frozen = self._frozen()
-        actions = self._actions(gpus, cdi)
+        touched = frozenset() if frozen is not None else _touched(court.served, gpus)
+        actions = self._actions(gpus, cdi, touched)
         look.update(pf for pf, step in gpus.items() if step.look)
         return Plan(
             actions=actions if frozen is None else (),
             blocked=(*self._blocked(court, gpus, cdi), *self._held_back(actions, frozen)),
-            outcomes=self._outcomes(court, cdi, gpus, held, ownership, frozen),
+            outcomes=self._outcomes(court, cdi, gpus, held, ownership, touched, frozen),
             overridden=court.overridden,
             ownership=ownership if frozen is None and ownership != self.ownership else None,
             held=held if self.claims.is_news(held) else None,
@@ -161,6 +162,15 @@ class _Planning:
         """Records of an earlier boot count for nothing: VFs and bindings don't survive one."""
         return {pf: record for pf, record in records.items() if record.boot_id == self.observed.boot_id}
 
+    def _our_layouts(self) -> dict[str, OwnedLayout]:
+        """The layouts we made. Where there are more VFs than we ever made, somebody else has made them."""
+        layouts = self._of_this_boot(self.ownership.layouts)
+        for pf, gpu in self.observed.gpus.items():
+            sriov = gpu.sriov if isinstance(gpu, PfSeen) else None
+            if isinstance(sriov, SriovSeen) and pf in layouts and sriov.enabled > layouts[pf].count:
+                del layouts[pf]
+        return layouts
+
     def _frozen(self) -> Frozen | None:
         """Whether nothing may be changed: paused by a person, or ownership is unknown."""
         if isinstance(self.observed.ownership, Unreadable):
@@ -174,6 +184,9 @@ class _Planning:
         usage = self._usage()
 
         def still_open(device: WantedDevice) -> str | None:
+            layout = self.layouts.get(device.logical.pf)
+            if device.profile is not None and (layout is None or layout.profile != device.profile.name):
+                return None  # the VF that is wanted has yet to be made
             verdict = usage.of_giving(device.slot, device.logical.use, self.wanted)
             if isinstance(verdict, LookFirst):
                 look.add(device.logical.pf)
@@ -249,12 +262,18 @@ class _Planning:
         )
         return plan_gpu(gpu, court.demands.get(pf), context)
 
-    def _actions(self, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan) -> tuple[Action, ...]:
-        """Removals of CDI specs first, then each GPU's wave, then new CDI specs; what backs off is left out."""
+    def _actions(
+        self, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan, touched: frozenset[str]
+    ) -> tuple[Action, ...]:
+        """Removals of CDI specs first, then each GPU's wave, then new CDI specs; what backs off is left out.
+
+        The spec of an entry whose devices are being changed is written when that is over.
+        """
+        writes = (write for write in cdi.writes if key_of(write.file) not in touched)
         return (
             *(removal for removal in cdi.removals if not self._backs_off(removal)),
             *(action for pf in gpus for action in gpus[pf].actions),
-            *(write for write in cdi.writes if not self._backs_off(write)),
+            *(write for write in writes if not self._backs_off(write)),
         )
 
     def _backs_off(self, action: Action) -> bool:
@@ -283,6 +302,7 @@ class _Planning:
         gpus: Mapping[DeviceName, GpuPlan],
         held: Held,
         ownership: Ownership,
+        touched: frozenset[str],
         frozen: Frozen | None,
     ) -> tuple[Outcome, ...]:
         return OutcomeJudge(
@@ -292,6 +312,7 @@ class _Planning:
             gpus=gpus,
             failures=self.memory.failures,
             in_use=frozenset(f"{Origin.CLAIM.value}-{uid}" for uid in held.claims),
+            touched=touched,
             leaving={key: record for key, record in ownership.applied.items() if key not in self.wanted},
             frozen=frozen,
         ).outcomes()
@@ -309,7 +330,7 @@ class _Planning:
         for path in self.observed.unreadable:
             yield Blocked(what=path.path, why=path.why)
         for refusal in self.desired.refused_overrides:
-            yield Blocked(what=refusal.path, why=str(refusal))
+            yield Blocked(what=refusal.path, why=refusal.reason)
         for pf, why in court.blocked_overrides:
             yield Blocked(what=f"override of {pf}", why=why)
         for waiting in court.waiting:
@@ -362,6 +383,17 @@ class _Planning:
                 if verdict is not None:
                     still_open.add(key)
         return still_open
+
+
+def _touched(served: Iterable[Entry], gpus: Mapping[DeviceName, GpuPlan]) -> frozenset[str]:
+    """Entries under whose devices something is changed."""
+    busy = {pf: step for pf, step in gpus.items() if step.actions}
+    return frozenset(
+        entry.key
+        for entry in (served if busy else ())
+        for device in entry.devices
+        if device.logical.pf in busy and busy[device.logical.pf].touches(device.slot, monitor=device.monitors)
+    )
 
 
 def _put(records: dict[str, _Record], pf: DeviceName, record: _Record | None) -> None:

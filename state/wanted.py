@@ -23,9 +23,13 @@ class Refusal:
     why: str
     allowed: tuple[str, ...] = ()
 
+    @property
+    def reason(self) -> str:
+        """All of it but the path."""
+        return self.why + (f" (allowed: {', '.join(self.allowed)})" if self.allowed else "")
+
     def __str__(self) -> str:
-        allowed = f" (allowed: {', '.join(self.allowed)})" if self.allowed else ""
-        return f"{self.path}: {self.why}{allowed}"
+        return f"{self.path}: {self.reason}"
 
 
 class RefusedError(Exception):

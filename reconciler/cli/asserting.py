@@ -34,7 +34,7 @@ def assert_machine(options: Options, screen: Terminal) -> int:
     note_surroundings(seen.observed, options, screen)
     told = forecast(seen, tables.profiles)
     messages = {item.name: item.message for item in seen.status.allocations}
-    found = Drift(as_wanted=told.as_wanted, drift=tuple(_drift(told, messages)) if not told.as_wanted else ())
+    found = Drift(as_wanted=told.as_wanted, drift=tuple(drift(told, messages)) if not told.as_wanted else ())
     if not options.format.for_people:
         write_data(screen, options.format, found)
     elif found.as_wanted:
@@ -44,7 +44,8 @@ def assert_machine(options: Options, screen: Terminal) -> int:
     return 0 if found.as_wanted else DIFFERS
 
 
-def _drift(told: Forecast, messages: dict[str, str]) -> Iterable[Waiting]:
+def drift(told: Forecast, messages: dict[str, str]) -> Iterable[Waiting]:
+    """Each difference and why it is one. ``messages`` say of each allocation how it stands now."""
     for gpu in told.devices:
         if gpu.then != gpu.now:
             yield Waiting(what=gpu.device, why=f"is: {gpu.now}; wanted: {gpu.then}")

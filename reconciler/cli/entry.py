@@ -43,9 +43,19 @@ def _run(words: Sequence[str], screen: Terminal) -> int:
         _give_up_output()
         return BROKEN_PIPE
     except OSError as error:
-        screen.note(in_words(error))
-        _give_up_output()
+        about_output = not _flushed(screen) and error.filename is None
+        screen.note(f"standard output: {in_words(error)}" if about_output else in_words(error))
     return FAILED
+
+
+def _flushed(screen: Terminal) -> bool:
+    """Write what is still buffered. Where that can't be done it is given up."""
+    try:
+        screen.out.flush()
+    except OSError:
+        _give_up_output()
+        return False
+    return True
 
 
 def _answer(words: Sequence[str], environment: Mapping[str, str], screen: Terminal) -> int:

@@ -27,13 +27,14 @@ def show_plan(options: Options, screen: Terminal) -> int:
     note_surroundings(seen.observed, options, screen)
     told = forecast(seen, tables.profiles)
     if options.format.for_people:
-        screen.say("\n\n".join(_paragraphs(told, screen, wide=options.format is Format.WIDE)))
+        screen.say("\n\n".join(paragraphs(told, screen, wide=options.format is Format.WIDE)))
     else:
         write_data(screen, options.format, told)
     return 0 if told.as_wanted else DIFFERS
 
 
-def _paragraphs(told: Forecast, screen: Terminal, *, wide: bool) -> Iterable[str]:
+def paragraphs(told: Forecast, screen: Terminal, *, wide: bool) -> Iterable[str]:
+    """The plan for people, each GPU a paragraph; ``wide`` has those that stay as they are, too."""
     if told.as_wanted:
         yield screen.paint(NOTHING_TO_DO, Colour.GOOD)
     elif not told.changes:

@@ -48,6 +48,7 @@ _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _MOST_PASSES = 60
 _TIMEOUTS = Timeouts(links=0.05, driver=0.05)
 _CONVERGE_SECONDS = 30.0
+_PATIENCE = 20.0
 _OWN_PID = 4242
 
 Devices = Sequence[str | Mapping[str, object]]
@@ -266,6 +267,7 @@ class Bench:
             version="test",
             options=Options(**options),  # type: ignore[arg-type]
             visibility=Visibility.VISIBLE,
+            patience=_PATIENCE,
         )
 
     def converge(self, wanted: Mapping[str, object], **options: object) -> once.Converged:

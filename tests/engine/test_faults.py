@@ -38,6 +38,8 @@ class Scenario:
     name: str
     machine: gpusim.MachineSpec
     device: Callable[[str], str | dict[str, object]]
+    keeps_vfs: bool = False
+    """A VF whose driver fails: the VFs beside it stay, somebody else may have one."""
 
     def __str__(self) -> str:
         return self.name
@@ -56,6 +58,7 @@ SCENARIOS = (
         name="xe-vf-passthrough",
         machine=cards(("b60", ONE), ("igpu", OTHER), total=2),
         device=lambda pf: vfio(f"{pf}-fs2-vf1"),
+        keeps_vfs=True,
     ),
     Scenario(
         name="passthrough",
@@ -102,11 +105,11 @@ def test_a_write_that_always_fails_on_the_way_up(scenario: Scenario, tmp_path: P
             node = Node(bench)
             bench.machine.add_faults(write.failing(error, count=None))
             node.want(scenario.wanted(bench))
-            assert_failed_and_undone(node, write, error)
+            assert_failed_and_undone(node, scenario, write, error)
             attempts = allocation(node.status, "mine").attempts
             node.wait(60)
             assert allocation(node.status, "mine").attempts > attempts
-            assert_failed_and_undone(node, write, error)
+            assert_failed_and_undone(node, scenario, write, error)
             bench.machine.clear_faults()
             node.wait_ready()
             node.want(manifest())
@@ -114,14 +117,20 @@ def test_a_write_that_always_fails_on_the_way_up(scenario: Scenario, tmp_path: P
             assert_pristine(bench)
 
 
-def assert_failed_and_undone(node: Node, write: SeenWrite, error: str) -> None:
+def assert_failed_and_undone(node: Node, scenario: Scenario, write: SeenWrite, error: str) -> None:
     bench = node.bench
     assert phases(node.status) == {"mine": "Failed", "other": "Ready"}, f"{write}: {why_not(node.status)}"
     message = allocation(node.status, "mine").message
     assert error in message
     assert repr(write.value) in message
     assert write.path.rpartition("/")[2] in message
-    hardware.assert_plain(bench.machine, bench.machine.spec.gpus[0])
+    if scenario.keeps_vfs and hardware.num_vfs(bench.machine, ONE):
+        drivers = [hardware.driver(bench.machine, ONE), *hardware.vf_drivers(bench.machine, ONE)]
+        assert len(set(drivers)) == 1, f"{write}: {drivers}"
+        for vf in hardware.vf_addresses(bench.machine, ONE):
+            assert hardware.override(bench.machine, vf) == "(null)"
+    else:
+        hardware.assert_plain(bench.machine, bench.machine.spec.gpus[0])
     assert list(specs_in(bench.cdi)) == ["intel.com-gpu_alloc-other.json"]
     hardware.assert_sound(bench)
 
@@ -132,8 +141,8 @@ def test_a_write_that_always_fails_on_the_way_down(scenario: Scenario, tmp_path:
     for number, (write, error) in enumerate(zip(down, itertools.cycle(ERRNOS), strict=False)):
         with running(tmp_path / str(number), scenario.machine) as bench:
             node = Node(bench)
-            assert is_ready(node.want(scenario.wanted(bench)))
             bench.machine.add_faults(write.failing(error, count=None))
+            assert is_ready(node.want(scenario.wanted(bench)))
             node.want(manifest({"other": [bench.gpus[1]]}))
             node.wait(60)
             assert not is_ready(node.status)

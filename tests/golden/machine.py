@@ -267,10 +267,11 @@ def _provisioning(gpu: PfSeen, raw: Yaml, total: int, profile: Profile | None) -
     i915 = gpu.function.driver == "i915"
     by_hand = profile is not None and profile.quota is not None
     automatic = cast("bool | None", raw.get("automatic", not by_hand if i915 else None))
+    made_with = Ecc(raw.get("madeWithEcc", gpu.ecc.value))
     first = EMPTY_TILE_QUOTA
     count = 0
     if profile is not None and profile.quota is not None:
-        first, count = tile_quota(profile.quota, tiles=gpu.tiles, ecc=gpu.ecc), profile.count
+        first, count = tile_quota(profile.quota, tiles=gpu.tiles, ecc=made_with), profile.count
     # As the agent reads it: the first VF whole, of the others what tells profiles apart, on the first tile.
     rest = TileQuota(lmem=first.lmem)
     unread = (TileQuota(),) * (gpu.tiles - 1)

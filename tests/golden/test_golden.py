@@ -17,12 +17,13 @@ from reconciler.node.tables import Tables, load_tables
 from state.actions import WriteCdiSpec
 from state.desired import Desired, resolve
 from state.foresight import after
+from state.layouts import layout_of
 from state.manifest import Spec
 from state.manifest_decoding import decode
 from state.observed import Changing, Observed, Unreadable
 from state.planning import NOT_SYNCED, Memory, NotSynced, Plan, plan
-from state.records import Ownership
-from tests.golden.machine import NOW, Machine, sub
+from state.records import OwnedLayout, Ownership
+from tests.golden.machine import BOOT, NOW, Machine, sub
 from tests.golden.plan_words import in_words
 
 HERE = Path(__file__).parent
@@ -97,7 +98,14 @@ def _contents(case: Case) -> dict[str, bytes]:
         allocations=case.spec.allocations,
         overrides=case.spec.overrides,
     )
-    calm = replace(case.observed, gpus=gpus)
+    layouts = {}
+    for pf, gpu in gpus.items():
+        layout = layout_of(gpu, case.machine.table)
+        if layout is not None:
+            layouts[pf] = OwnedLayout(profile=layout.name, count=layout.count, boot_id=BOOT)
+    known = case.observed.ownership
+    applied = known.applied if isinstance(known, Ownership) else {}
+    calm = replace(case.observed, gpus=gpus, ownership=Ownership(layouts=layouts, applied=applied))
     todo = Case(machine=case.machine, spec=spec, observed=calm, memory=Memory())._plan_once()
     writes = [action for action in todo.actions if isinstance(action, WriteCdiSpec)]
     return {write.file.removeprefix("intel.com-gpu_").removesuffix(".json"): write.content for write in writes}
@@ -112,12 +120,13 @@ def test_plan(name: str, tables: Tables) -> None:
     words = in_words(first, known, sorted(case.observed.users))
     waves: list[list[str]] = []
     todo = first
-    while todo.actions:
+    # Foresight knows no provisioning of a driver that is yet to be bound: such cases end after one wave.
+    while todo.actions and not case.machine.raw.get("oneWave"):
         assert len(waves) < MOST_WAVES, "comes to no end"
         case.step(todo)
         todo = case.plan()
         waves.append([f"{action.pf}: {action}" for action in todo.actions])
-    if first.actions:
+    if waves:
         words["then"] = [wave for wave in waves if wave]
         words["finally"] = {outcome.key: outcome.phase.value for outcome in todo.outcomes}
     case.step(todo)
