@@ -231,15 +231,13 @@ class _Court:
         """Raise _Objection if the device doesn't go with what earlier entries have of the same GPU."""
         rival = next(iter(tenancy.users.values()))
         wanted = device.logical
-        final = rival.origin is entry.origin is Origin.MANUAL
         same_mode = wanted.use is tenancy.use and device.profile == tenancy.profile
         if not same_mode or wanted.use is Use.WHOLE:
-            raise _Objection(f"waits for {rival}: {wanted.pf} is used as {_describe(tenancy)}", final=final)
+            raise _taken(entry, rival, f"{wanted.pf} is used as {_describe(tenancy)}")
         if wanted.use is Use.VF:
             taken = tenancy.users.get(device.slot)
             if taken is not None:
-                final = taken.origin is entry.origin is Origin.MANUAL
-                raise _Objection(f"waits for {taken}: it has {wanted}", final=final)
+                raise _taken(entry, taken, f"it has {wanted}")
             return
         total = self._memory(wanted.pf)
         if total is not None and tenancy.memory + (device.memory or 0) > total:
@@ -301,6 +299,13 @@ class _Court:
         for pf, override in self.desired.overrides.items():
             if override.mode is not OverrideMode.MANAGED or override.driver is not None:
                 yield f"{pf}: {override.mode.value}"
+
+
+def _taken(entry: Entry, rival: Entry, fact: str) -> _Objection:
+    """The objection to a device that another entry has; between two of a person's it is final."""
+    if rival.origin is entry.origin is Origin.MANUAL:
+        return _Objection(f"{rival} comes first: {fact}", final=True)
+    return _Objection(f"waits for {rival}: {fact}")
 
 
 def _describe(tenancy: _Tenancy) -> str:

@@ -8,7 +8,7 @@ from enum import Enum
 
 from state.arbitration import Arbitration
 from state.cdi import file_name
-from state.cdi_planning import CdiPlan
+from state.cdi_planning import CdiPlan, EntryState
 from state.desired import Desired, Entry, Origin, RefusedEntry
 from state.gpu_planning import Failure, GpuPlan
 from state.ids import DeviceName
@@ -134,7 +134,7 @@ class OutcomeJudge:
         missing = state.missing or ("its devices are being changed" if state.written else _NO_FILE)
         if self.frozen is not None:
             return self._outcome(entry, self.frozen.phase, f"{self.frozen.why}: {missing}")
-        failure = self._failure(entry)
+        failure = self._failure(entry, state)
         if failure is not None:
             return self._outcome(entry, Phase.FAILED, failure.message, attempts=failure.attempts)
         blocked = self.cdi.blocked or (None if state.missing is None else self._blocked(entry))
@@ -142,9 +142,10 @@ class OutcomeJudge:
             return self._outcome(entry, Phase.BLOCKED, blocked)
         return self._outcome(entry, Phase.CONVERGING, missing)
 
-    def _failure(self, entry: Entry) -> Failure | None:
-        units = [f"cdi/{file_name(entry.key)}"]
-        for device in entry.devices:
+    def _failure(self, entry: Entry, state: EntryState) -> Failure | None:
+        """The failure that keeps the entry waiting: of its GPUs, or once its devices are there of its file."""
+        units = [f"cdi/{file_name(entry.key)}"] if state.missing is None else []
+        for device in entry.devices if state.missing is not None else ():
             pf = device.logical.pf
             units += [pf, f"{pf}/driver"]
             if device.slot.is_vf:

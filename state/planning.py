@@ -122,13 +122,13 @@ class _Planning:
     ) -> None:
         self.desired, self.observed, self.memory = desired, observed, memory
         self.table, self.options, self.now = table, options, now
-        self.wanted = desired.keys
         ownership = observed.ownership
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
         self.layouts = self._our_layouts()
         self.bindings = self._of_this_boot(self.ownership.bindings)
         self.given = holders_of(self.ownership.applied, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, self.ownership, self.layouts, desired.releases, memory.released)
+        self.wanted = desired.keys - {f"{Origin.CLAIM.value}-{uid}" for uid in self.claims.absent}
 
     def plan(self) -> Plan:
         look: set[DeviceName] = set(self.claims.look)
@@ -240,7 +240,8 @@ class _Planning:
         )
 
     def _plannable(self, court: Arbitration) -> Iterable[tuple[DeviceName, PfSeen]]:
-        for pf in sorted(self.observed.gpus):
+        """GPUs that something may be done to: not while it is unknown what of them is ours."""
+        for pf in () if isinstance(self.observed.ownership, Unreadable) else sorted(self.observed.gpus):
             gpu = self.observed.gpus[pf]
             if isinstance(gpu, PfSeen) and pf not in court.hands_off:
                 yield pf, gpu

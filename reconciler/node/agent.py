@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +50,9 @@ EVERYWHERE = "everywhere"
 """Topic: look at all GPUs again; events may have been lost."""
 PCI = "pci/"
 """Prefix of topics naming the PCI function that something was heard of."""
+
+USERS_AGAIN = timedelta(seconds=5)
+"""When to look again for those who keep something from being done: nobody announces that a process ended."""
 
 MOST_LOOKS = 4
 """How often one pass looks up users before it leaves the rest to the next."""
@@ -118,6 +121,7 @@ class Agent:
         self._dirty: set[PciAddress] = set()
         self._looked = False
         self._due: datetime | None = None
+        self._users_matter = False
         self._progress = agent_metrics.Progress(metrics, clock.monotonic)
 
     def note_wedged(self, address: PciAddress, message: str) -> None:
@@ -144,7 +148,7 @@ class Agent:
         )
         self._progress.report(todo, status, len(self._failures.now()))
         acted = self._act(todo.actions, observed, now)
-        self._due = now if acted else self._next_pass(todo)
+        self._due = now if acted else self._next_pass(todo, now)
         return self._seconds_to_next(now)
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -213,6 +217,7 @@ class Agent:
             users |= users_of(self._roots, missing, self._settings.visibility)
             observed = replace(observed, users=users)
             todo = plan(desired, observed, memory, self._tables.profiles, self._settings.options, now)
+        self._users_matter = bool(users)
         return desired, todo
 
     # -- records and status --------------------------------------------------------------------------------
@@ -277,8 +282,10 @@ class Agent:
     def _stepped(self, step: Step) -> None:
         agent_metrics.report_step(self._metrics, step)
 
-    def _next_pass(self, todo: Plan) -> datetime | None:
+    def _next_pass(self, todo: Plan, now: datetime) -> datetime | None:
         due: list[datetime] = [failure.retry_at for failure in self._failures.now().values()]
+        if self._users_matter:
+            due.append(now + USERS_AGAIN)
         if todo.wake_at is not None:
             due.append(todo.wake_at)
         return min(due, default=None)

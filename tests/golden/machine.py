@@ -187,7 +187,7 @@ class Machine:
             VfSeen(
                 index=index,
                 function=self._function(
-                    {"iommu": 400 + 100 * number + index} | ({"iommu": None} if raw.get("iommu", 1) is None else {}),
+                    {"iommu": None if raw.get("iommu", 1) is None else 400 + 100 * number + index},
                     vf_address(gpu.function.address, index),
                     100 * number + 1 + index,
                     vf_drivers.get(f"{index}", gpu.function.driver),

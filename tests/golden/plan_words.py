@@ -22,9 +22,7 @@ def in_words(todo: Plan, before: Ownership, looked: Iterable[DeviceName]) -> dic
         "ownership": None if todo.ownership is None else _changes(before, todo.ownership),
         "held": None
         if todo.held is None
-        else {
-            uid: f"{claim.nonce}: {_record(claim.devices)}" for uid, claim in sorted(todo.held.claims.items())
-        },
+        else {uid: f"{claim.nonce}: {_record(claim.devices)}" for uid, claim in sorted(todo.held.claims.items())},
         "nonces": dict(todo.nonces),
         "released": dict(todo.released),
         "idleFor": {str(pf): (NOW - since).total_seconds() for pf, since in todo.idle_since.items()},

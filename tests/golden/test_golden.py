@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace as replace_spec
 
 from reconciler.node.tables import Tables, load_tables
 from state.actions import WriteCdiSpec
@@ -65,7 +66,7 @@ class Case:
     def _plan_once(self) -> Plan:
         desired, options = self.desired(), self.machine.options()
         todo = plan(desired, self.observed, self.memory, self.machine.table, options, NOW)
-        shuffled = replace(self.observed, gpus=dict(reversed(self.observed.gpus.items())))
+        shuffled = replace(self.observed, gpus=dict(sorted(self.observed.gpus.items(), reverse=True)))
         assert plan(desired, shuffled, self.memory, self.machine.table, options, NOW) == todo
         return todo
 
@@ -93,12 +94,8 @@ def load(folder: Path, tables: Tables) -> Case:
 def _contents(case: Case) -> dict[str, bytes]:
     """What the spec files of all entries would be, if nobody were at work and nothing held them back."""
     gpus = {pf: gpu.last if isinstance(gpu, Changing) else gpu for pf, gpu in case.observed.gpus.items()}
-    spec = None if case.spec is None else Spec(
-        manual_allocations=case.spec.manual_allocations,
-        allocations=case.spec.allocations,
-        overrides=case.spec.overrides,
-    )
-    layouts = {}
+    spec = None if case.spec is None else replace_spec(case.spec, paused=False, releases=())
+    layouts: dict[str, OwnedLayout] = {}
     for pf, gpu in gpus.items():
         layout = layout_of(gpu, case.machine.table)
         if layout is not None:

@@ -42,7 +42,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ("content", "message"),
     [
         ("a: [", ":2:1: while parsing a flow node, did not find expected node content"),
-        ("[]", ": the document: must be an object, not []"),
+        ("[]", ": the document: must be an object, not a list"),
         (f"{MANIFEST}spec: {{pausd: true}}", ": spec.pausd: is not a known field; did you mean 'paused'?"),
         (f"{MANIFEST}spec: {{overrides: [{{device: d, mode: No}}]}}", ": spec.overrides[0].mode: "),
         ("\0", ":1:1: is no text: byte 0 is NUL"),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from state.desired import resolve
+from state.ids import DeviceName
 from state.manifest import API_VERSION, KIND
 from state.manifest_decoding import decode
 from state.observed import Changing, HealthCause, Observed, PfSeen, Sickness
@@ -105,7 +106,7 @@ def test_a_gpu_at_work_says_what_is_going_on(machine: Observed) -> None:
     assert conditions(status)["Ready"] == ("False", "Converging")
 
 
-def only_gpu(machine: Observed):
+def only_gpu(machine: Observed) -> DeviceName:
     return next(iter(machine.gpus))
 
 
