@@ -105,7 +105,9 @@ class Mutations:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._inside:
             return
-        writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING
+        # Giving a descriptor a stream changes nothing.
+        opened = event == "open" and not isinstance(arguments[0], int)
+        writing = opened and isinstance(arguments[2], int) and arguments[2] & _WRITING
         if event in _AUDITED or writing:
             sys.stderr.write(f"not counted: {event} {arguments}\n")
             sys.stderr.flush()

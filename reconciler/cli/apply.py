@@ -17,7 +17,7 @@ from reconciler.cli.output import write_data
 from reconciler.cli.plan import DIFFERS, NOTHING_TO_DO
 from reconciler.cli.tables import table
 from reconciler.cli.terminal import Colour, Terminal
-from reconciler.node import applying
+from reconciler.node import announcing, applying
 from reconciler.node.agent import Pass
 from reconciler.node.applying import Step
 from reconciler.node.clock import Clock
@@ -127,14 +127,14 @@ def _paragraphs(result: Result, screen: Terminal, *, anything_done: bool, wide: 
 
 
 class _Notes(logging.Handler):
-    """Shows records as notes, but for those on steps: these are told by Progress."""
+    """Shows records as notes, but for those on steps and outcomes: Progress and the result tell these."""
 
     def __init__(self, screen: Terminal) -> None:
         super().__init__(logging.WARNING)
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != applying.__name__:
+        if record.name not in (applying.__name__, announcing.__name__):
             self._screen.note(record.getMessage())
 
 

@@ -27,7 +27,8 @@ from reconciler.runtime.metrics import NoMetrics
 from reconciler.runtime.wakeups import WakeSet
 from state.desired import Desired, resolve
 from state.foresight import Foreseen, foresee
-from state.observed import Changing, Observed, PfSeen, Unreadable
+from state.ids import DeviceName
+from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
 from state.planning import Memory, NotSynced, Plan, plan
 from state.records import Ownership
 from state.status import NodeStatus, condition_of
@@ -79,15 +80,18 @@ def preview(file: Path, settings: Settings, roots: Roots, tables: Tables, clock:
     ownership = Ownership() if isinstance(observed.ownership, Unreadable) else observed.ownership
     desired = resolve(state.spec, observed.gpus, tables.profiles, ownership.applied)
     gpus = [gpu for gpu in observed.gpus.values() if isinstance(gpu, PfSeen)]
+    now = clock.steady()
+    users: dict[DeviceName, UsersSeen] = {}
 
     def next_wave(machine: Observed) -> Plan:
-        return plan(desired, machine, Memory(), tables.profiles, settings.options, clock.steady())
+        todo = plan(desired, replace(machine, users=users), Memory(), tables.profiles, settings.options, now)
+        if todo.look - users.keys():
+            users.update(users_of(roots, gpus, settings.visibility))
+            todo = plan(desired, replace(machine, users=users), Memory(), tables.profiles, settings.options, now)
+        return todo
 
     first = next_wave(observed)
-    if first.look:
-        users = users_of(roots, gpus, settings.visibility)
-        observed = replace(observed, users=users)
-        first = next_wave(observed)
+    observed = replace(observed, users=users)
     status = summarise(
         desired, observed, first, SourceState(), None, tables.profiles, settings.version, clock.wall()
     )

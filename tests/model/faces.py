@@ -5,8 +5,8 @@ disappear. There it can be judged, and there an agent can be killed between any 
 """
 
 import contextlib
-import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from pathlib import Path
 import gpusim
 import pytest
 from gpusim import devfs_face, fuse_face
+from gpusim.model.tree import Attribute, Tree
 
 from reconciler.node import sysfs
+from reconciler.runtime import files
 from state.observed import Unreadable
 from tests.engine.machines import Bench
 
@@ -68,22 +70,88 @@ def served(machine: gpusim.Machine, where: Path, watch: Watch, *, fuse: bool) ->
         yield bench
 
 
-def _answer_directly(patch: pytest.MonkeyPatch, tree: object, root: str) -> None:
+def _answer_directly(patch: pytest.MonkeyPatch, tree: Tree, root: str) -> None:
     """Let sysfs.py, and what looks at files otherwise, ask the simulated kernel without going by a file system."""
-    sim = _Direct(tree, root)
-    patch.setattr(sysfs, "read", sim.read)
-    patch.setattr(sysfs, "read_link", sim.read_link)
-    patch.setattr(sysfs, "list_directory", sim.list_directory)
-    patch.setattr(sysfs, "write", sim.write)
-    patch.setattr(os, "stat", sim.stat)
+    direct = _Direct(tree, root)
+    for name in ("read", "read_link", "list_directory", "write"):
+        patch.setattr(sysfs, name, getattr(direct, name))
+    patch.setattr(os, "stat", direct.stat)
 
 
 class _Direct:
-    """The functions of sysfs.py over the direct face; paths elsewhere go where they always went."""
+    """What sysfs.py does, over the direct face; paths elsewhere are answered as ever."""
 
-    def __init__(self, tree: object, root: str) -> None:
-        assert isinstance(tree, gpusim.Machine) is False
+    def __init__(self, tree: Tree, root: str) -> None:
         self._tree = tree
         self._root = f"{root}/"
         self._read, self._read_link = sysfs.read, sysfs.read_link
-        self._list, self._write, self._stat = sysfs.list_directory, sysfs.write, os.stat
+        self._list_directory, self._write, self._stat = sysfs.list_directory, sysfs.write, os.stat
+
+    def read(self, path: str) -> str | Unreadable | None:
+        if not path.startswith(self._root):
+            return self._read(path)
+        try:
+            return self._tree.read(path.removeprefix(self._root)).decode().rstrip("\n")
+        except OSError as error:
+            return sysfs.unreadable(path, error)
+
+    def read_link(self, path: str) -> str | Unreadable | None:
+        if not path.startswith(self._root):
+            return self._read_link(path)
+        try:
+            return self._tree.readlink(path.removeprefix(self._root))
+        except OSError as error:
+            return sysfs.unreadable(path, error)
+
+    def list_directory(self, path: str) -> tuple[str, ...] | Unreadable | None:
+        if not path.startswith(self._root):
+            return self._list_directory(path)
+        try:
+            return self._tree.listdir(path.removeprefix(self._root))
+        except OSError as error:
+            return sysfs.unreadable(path, error)
+
+    def write(self, path: str, value: str) -> None:
+        try:
+            self._tree.write(path.removeprefix(self._root), value)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+
+    def stat(self, path: object, **how: object) -> os.stat_result:
+        if not isinstance(path, str) or not path.startswith(self._root):
+            return self._stat(path, **how)  # type: ignore[arg-type]
+        real = self._tree.realpath(path.removeprefix(self._root))
+        node = self._tree.find(real)
+        if isinstance(node, Attribute):
+            mode = stat.S_IFREG | node.mode
+        else:
+            mode = stat.S_IFDIR | 0o755
+        return os.stat_result((mode, id(node), 0, 1, 0, 0, 0, 0, 0, 0))
+
+
+def _watch_attributes(patch: pytest.MonkeyPatch, root: str, watch: Watch) -> None:
+    write = sysfs.write
+
+    def watched(path: str, value: str) -> None:
+        with watch.around(Change(attribute=path.removeprefix(f"{root}/"), value=value)):
+            write(path, value)
+
+    patch.setattr(sysfs, "write", watched)
+
+
+def _watch_files(patch: pytest.MonkeyPatch, where: Path, watch: Watch) -> None:
+    rename, unlink = os.rename, os.unlink
+
+    def watched_rename(source: Path, target: Path) -> None:
+        with watch.around(Change(file=Path(target))):
+            rename(source, target)
+
+    def watched_unlink(path: Path, **how: int) -> None:
+        if Path(path).name.startswith(".") or not Path(path).is_relative_to(where):
+            unlink(path, **how)
+            return
+        with watch.around(Change(file=Path(path), removed=True)):
+            unlink(path, **how)
+
+    patch.setattr(files.os, "rename", watched_rename)
+    patch.setattr(files.os, "unlink", watched_unlink)

@@ -1,0 +1,161 @@
+"""The machine under test, all that can be seen of it from outside, and what must hold at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import gpusim
+from gpusim import session
+
+from hack.crashing.scenarios import Stage
+
+_VOLATILE = ("lastTransitionTime", "since", "writtenAt", "attempts")
+_Snapshot = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """One machine at one directory, which outlives the processes that use it."""
+
+    machine: gpusim.Machine
+    where: Path
+
+    def want(self, stage: Stage) -> None:
+        """Write the desired state and the marks of a stage."""
+        (self.where / "node.json").write_text(json.dumps(stage.wanted))
+        marks = self.where / "run" / "marks"
+        marks.mkdir(parents=True, exist_ok=True)
+        for file in marks.iterdir():
+            file.unlink()
+        for uid, nonce in stage.marks.items():
+            mark = {"uid": uid, "nonce": nonce, "bootID": self.machine.boot_id}
+            (marks / f"{uid}.json").write_text(json.dumps(mark))
+
+    def hardware(self) -> _Snapshot:
+        """Every attribute and link of every PCI function and DRM or VFIO class device, as the kernel has it."""
+        seen: dict[str, object] = {}
+        for top in ("devices", "class", "bus", "kernel/debug", "kernel/iommu_groups"):
+            if self.machine.sysfs.exists(top):
+                self._walk(top, seen)
+        return seen
+
+    def _walk(self, path: str, seen: dict[str, object]) -> None:
+        sysfs = self.machine.sysfs
+        for name in sysfs.listdir(path):
+            place = f"{path}/{name}"
+            if sysfs.islink(place):
+                seen[place] = sysfs.readlink(place)
+            elif sysfs.isdir(place):
+                self._walk(place, seen)
+            else:
+                with contextlib.suppress(OSError):  # write-only
+                    seen[place] = sysfs.read(place)
+
+    def files(self) -> _Snapshot:
+        """All files of the product: CDI specs byte for byte, records, and the status without its times."""
+        seen: dict[str, object] = {}
+        for top in ("cdi", "run", "lib"):
+            for path in sorted((self.where / top).rglob("*")):
+                if path.is_file() and path.parent.name not in ("lock", "marks"):
+                    seen[str(path.relative_to(self.where))] = path.read_bytes()
+        for name in ("run/status/status.json", "run/status/held.json", "lib/ownership.json"):
+            if name in seen:
+                seen[name] = _timeless(self.load(name))
+        return seen
+
+    def load(self, name: str) -> dict[str, object]:
+        """A JSON file of the product; empty if it is not there."""
+        path = self.where / name
+        return _mapping(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+@contextlib.contextmanager
+def standing(spec: gpusim.MachineSpec, where: Path, delays: gpusim.Delays | None = None) -> Iterator[Stand]:
+    """A machine, switched on. Its directory is emptied first."""
+    shutil.rmtree(where, ignore_errors=True)
+    machine = gpusim.Machine(spec) if delays is None else gpusim.Machine(spec, delays=delays)
+    with session.laid_out(machine, where):
+        yield Stand(machine=machine, where=where)
+
+
+def differences(found: _Snapshot, expected: _Snapshot) -> list[str]:
+    """What is different, in words, at most ten."""
+    words = [
+        f"{key}: {_shown(found.get(key))} instead of {_shown(expected.get(key))}"
+        for key in sorted(found.keys() | expected.keys())
+        if found.get(key) != expected.get(key)
+    ]
+    return words[:10] + ([f"and {len(words) - 10} more"] if len(words) > 10 else [])
+
+
+def unsound(stand: Stand) -> list[str]:
+    """What must never be so, not even for a moment: found at a machine whose agent has just been killed."""
+    return [*_unrecorded(stand), *_confirmed_too_early(stand), *_ready_too_early(stand)]
+
+
+def _unrecorded(stand: Stand) -> list[str]:
+    """Changes to the hardware that nobody would know to be ours."""
+    record = stand.load("lib/ownership.json")
+    layouts, bindings = _mapping(record.get("layouts")), _mapping(record.get("bindings"))
+    words = []
+    for gpu in stand.machine.spec.gpus:
+        name = f"{gpu.address.replace(':', '-').replace('.', '-')}-{gpu.device:#06x}"
+        directory = f"bus/pci/devices/{gpu.address}"
+        if stand.machine.sysfs.read(f"{directory}/sriov_numvfs") != b"0\n" and name not in layouts:
+            words.append(f"{name} has VFs, but no layout on record")
+        link = f"{directory}/driver"
+        bound = stand.machine.sysfs.exists(link) and stand.machine.sysfs.readlink(link).rpartition("/")[2]
+        if bound != gpu.boot_driver and name not in bindings:
+            words.append(f"{name} is bound to {bound}, but has no binding on record")
+    return words
+
+
+def _confirmed_too_early(stand: Stand) -> list[str]:
+    """Nonces that the status echoes for a claim that no record holds with that nonce."""
+    claims = _mapping(stand.load("run/status/held.json").get("claims"))
+    nonces = _mapping(stand.load("run/status/status.json").get("nonces"))
+    return [
+        f"status confirms nonce {nonce} of {uid}, the held record says {claims.get(uid)}"
+        for uid, nonce in nonces.items()
+        if _mapping(claims.get(uid)).get("nonce") != nonce
+    ]
+
+
+def _ready_too_early(stand: Stand) -> list[str]:
+    """Allocations that the status calls Ready although a device they name is in no CDI spec."""
+    devices: set[str] = set()
+    for file in (stand.where / "cdi").glob("*.json"):
+        spec = _mapping(json.loads(file.read_bytes()))
+        devices |= {f"{spec['kind']}={_mapping(one)['name']}" for one in _list(spec["devices"])}
+    status = _mapping(stand.load("run/status/status.json").get("status"))
+    ready = [_mapping(one) for one in _list(status.get("allocations")) if _mapping(one).get("phase") == "Ready"]
+    return [
+        f"{one['name']} is called Ready, but no CDI spec has {device}"
+        for one in ready
+        for device in _list(one.get("cdiDevices"))
+        if device not in devices
+    ]
+
+
+def _timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _timeless(one) for key, one in value.items() if key not in _VOLATILE}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) < 300 else text[:300] + "…"
