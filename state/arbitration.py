@@ -117,7 +117,7 @@ def _with_held(
         if entry.name in released:
             continue
         record = holding.pop(entry.name, None)
-        if record is not None and tuple(device.applied() for device in entry.devices) != record:
+        if record is not None and entry.records != record:
             kept = _held_entry(entry.name, record, gpus, table, claim=entry.claim)
             if kept is not None:
                 court.changed[entry.key] = entry
@@ -140,7 +140,8 @@ def _held_entry(
         devices = restore(record, gpus, table)
     except RefusedError:
         return None  # the GPU itself is gone: nothing is left to keep for this claim
-    return Entry(name=uid, origin=Origin.CLAIM, path=f"held[{uid}]", devices=devices, claim=claim)
+    key = Origin.CLAIM.key(uid)
+    return Entry(key=key, name=uid, origin=Origin.CLAIM, path=f"held[{uid}]", devices=devices, claim=claim)
 
 
 class _Objection(Exception):
@@ -167,7 +168,7 @@ class _Court:
 
     def in_force(self, entry: Entry) -> bool:
         """Whether the entry has exactly these devices already."""
-        return self.applied.get(entry.key) == tuple(device.applied() for device in entry.devices)
+        return self.applied.get(entry.key) == entry.records
 
     def rank(self, entry: Entry) -> int:
         if entry.key in self.holding:
@@ -240,7 +241,7 @@ class _Court:
                 raise _taken(entry, taken, f"it has {wanted}")
             return
         total = self._memory(wanted.pf)
-        if total is not None and tenancy.memory + (device.memory or 0) > total:
+        if total is not None and tenancy.memory + (device.record.memory or 0) > total:
             left = max(0, total - tenancy.memory)
             raise _Objection(f"waits for {rival}: {wanted} has {left} of {total} bytes left")
 
@@ -256,7 +257,7 @@ class _Court:
         tenancy = self.tenancies.setdefault(device.logical.pf, _Tenancy())
         tenancy.use = device.logical.use
         tenancy.profile = device.profile
-        tenancy.memory += device.memory or 0
+        tenancy.memory += device.record.memory or 0
         # Shares of one GPU all stand on the same slot; the first is named when somebody has to wait.
         tenancy.users.setdefault(device.slot, entry)
         if str(entry) not in tenancy.names:

@@ -81,8 +81,7 @@ class Claims:
             if uid in self.absent:
                 continue
             if entry is not None and (entry.refusal is None or before is not None):
-                devices = tuple(device.applied() for device in entry.devices)
-                claims[uid] = HeldClaim(nonce=mark.nonce, devices=devices)
+                claims[uid] = HeldClaim(nonce=mark.nonce, devices=entry.records)
             elif before is not None:
                 claims[uid] = before
         return Held(boot_id=self.observed.boot_id, claims=claims)
@@ -118,7 +117,7 @@ def _held(observed: Observed, marks: Mapping[str, Mark], ownership: Ownership) -
     """What marked claims hold; from the ownership record where the held record was lost."""
     record = _usable(observed)
     if record is None:
-        applied = {uid: ownership.applied.get(f"{Origin.CLAIM.value}-{uid}") for uid in marks}
+        applied = {uid: ownership.applied.get(Origin.CLAIM.key(uid)) for uid in marks}
         claims = {
             uid: HeldClaim(nonce=marks[uid].nonce, devices=devices)
             for uid, devices in applied.items()
@@ -138,7 +137,7 @@ def _slots(
     uid: str, observed: Observed, held: Held, ownership: Ownership, layouts: Mapping[str, OwnedLayout]
 ) -> Iterable[Slot]:
     """Where a claim's devices are, as far as they are still there."""
-    key = f"{Origin.CLAIM.value}-{uid}"
+    key = Origin.CLAIM.key(uid)
     record: tuple[AppliedDevice, ...] = ownership.applied.get(key, ())
     if uid in held.claims:
         record = held.claims[uid].devices

@@ -25,11 +25,19 @@ class Origin(Enum):
     MANUAL = "alloc"
     CLAIM = "claim"
 
+    def key(self, name: str) -> str:
+        """The key of an allocation of this origin."""
+        return f"{self.value}-{name}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An allocation of the manifest. ``refusal`` is set when its devices are the last good ones instead."""
+    """An allocation of the manifest. ``refusal`` is set when its devices are the last good ones instead.
 
+    ``key`` is unique among allocations of both origins; it names CDI files and records.
+    """
+
+    key: str
     name: str
     origin: Origin
     path: str
@@ -38,9 +46,9 @@ class Entry:
     refusal: Refusal | None = None
 
     @property
-    def key(self) -> str:
-        """Unique among allocations of both origins; names CDI files and records."""
-        return f"{self.origin.value}-{self.name}"
+    def records(self) -> tuple[AppliedDevice, ...]:
+        """What is kept of its devices."""
+        return tuple(device.record for device in self.devices)
 
     def __str__(self) -> str:
         return f"claim {self.claim}" if self.origin is Origin.CLAIM else f"allocation {self.name}"
@@ -50,14 +58,11 @@ class Entry:
 class RefusedEntry:
     """An allocation without any good devices to fall back on."""
 
+    key: str
     name: str
     origin: Origin
     claim: str
     refusal: Refusal
-
-    @property
-    def key(self) -> str:
-        return f"{self.origin.value}-{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +95,15 @@ def resolve(
     asked: list[Entry | RefusedEntry] = []
     for index, manual in enumerate(spec.manual_allocations):
         path = f"spec.manualAllocations[{index}]"
-        nothing = Entry(name=manual.name, origin=Origin.MANUAL, path=path, devices=())
+        nothing = Entry(
+            key=Origin.MANUAL.key(manual.name), name=manual.name, origin=Origin.MANUAL, path=path, devices=()
+        )
         asked.append(_judged(nothing, partial(judge.manual, manual, path), judge, applied))
     for claim in spec.allocations:
         path = f"spec.allocations[{claim.name}]"
         who = f"{claim.claim_namespace}/{claim.claim_name}"
-        nothing = Entry(name=claim.name, origin=Origin.CLAIM, path=path, devices=(), claim=who)
+        key = Origin.CLAIM.key(claim.name)
+        nothing = Entry(key=key, name=claim.name, origin=Origin.CLAIM, path=path, devices=(), claim=who)
         asked.append(_judged(nothing, partial(judge.claim, claim, path), judge, applied))
     overrides, refused_overrides = _overrides(spec, judge)
     return Desired(
@@ -132,7 +140,9 @@ def _judged(
         last = ()
     if last:
         return replace(nothing, devices=last, refusal=refusal)
-    return RefusedEntry(name=nothing.name, origin=nothing.origin, claim=nothing.claim, refusal=refusal)
+    return RefusedEntry(
+        key=nothing.key, name=nothing.name, origin=nothing.origin, claim=nothing.claim, refusal=refusal
+    )
 
 
 def _overrides(spec: Spec, judge: Judge) -> tuple[dict[DeviceName, WantedOverride], tuple[Refusal, ...]]:

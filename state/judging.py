@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from state.ids import DeviceName, LogicalDevice, Use, parse_device_name, parse_logical_device
 from state.manifest import (
@@ -16,6 +19,7 @@ from state.manifest import (
 from state.observed import DRM_DRIVERS, Changing, PfSeen, SriovSeen, Unreadable
 from state.profiles import Profile, ProfileTable
 from state.records import AppliedDevice
+from state.usage import slot_of
 from state.wanted import Gpus, RefusedError, WantedDevice, WantedOverride
 
 _MOST_VFS = 0xFFFF
@@ -37,26 +41,33 @@ class Judge:
         if manual.name.startswith(("claim-", "alloc-")):
             why = f"{manual.name!r}: names beginning with 'claim-' or 'alloc-' are CDI device names of ours"
             raise RefusedError(f"{path}.name", why)
-        devices = tuple(
-            self._device(
-                wanted.device,
-                f"{path}.devices[{index}]",
+        asked = (
+            AppliedDevice(
+                device=wanted.device,
+                kernel_driver=wanted.kernel_driver.value,
                 memory=wanted.memory,
-                kernel_driver=wanted.kernel_driver,
                 admin_access=wanted.admin_access,
             )
-            for index, wanted in enumerate(manual.devices)
+            for wanted in manual.devices
         )
-        return _compatible(devices, path)
+        return self._together(asked, path)
 
     def claim(self, claim: ClaimAllocation, path: str) -> tuple[WantedDevice, ...]:
         """The devices of a claim, unless the controller refuses it."""
         if claim.refused is not None:
             raise RefusedError(claim.refused.path, claim.refused.reason)
-        devices = tuple(
-            self._allocated(allocated, f"{path}.devices[{index}]") for index, allocated in enumerate(claim.devices)
+        asked = (
+            AppliedDevice(
+                device=_device_name(allocated),
+                kernel_driver=allocated.kernel_driver.value,
+                memory=allocated.memory,
+                admin_access=allocated.admin_access,
+                request=allocated.request,
+                share_id=allocated.share_id,
+            )
+            for allocated in claim.devices
         )
-        return _compatible(devices, path)
+        return self._together(asked, path)
 
     def recorded(self, record: AppliedDevice) -> WantedDevice:
         """A device that was given out, as a wanted one again: judged only as far as it must be to keep it."""
@@ -68,17 +79,8 @@ class Judge:
             profile = self.table.find(gpu.device_id, record.profile, total_vfs=_MOST_VFS)
             if profile is None:
                 raise RefusedError(path, f"{gpu.name} has no VF profile {record.profile!r}")
-        kernel_driver = KernelDriver(record.kernel_driver)
-        return WantedDevice(
-            logical=logical,
-            profile=profile,
-            driver=self._driver(gpu, logical, kernel_driver, path),
-            kernel_driver=kernel_driver,
-            memory=record.memory,
-            admin_access=record.admin_access,
-            request=record.request,
-            share_id=record.share_id,
-        )
+        driver = self._driver(gpu, logical, KernelDriver(record.kernel_driver), path)
+        return WantedDevice(logical=logical, slot=slot_of(logical), driver=driver, profile=profile, record=record)
 
     def override(self, override: Override, path: str) -> WantedOverride:
         """What an override asks for."""
@@ -109,52 +111,29 @@ class Judge:
             raise RefusedError(path, f"there is no GPU {name!r} on this machine", known)
         return seen.last if isinstance(seen, Changing) else seen
 
-    def _allocated(self, allocated: AllocatedDevice, path: str) -> WantedDevice:
-        """A device the controller projected: its VF index stands beside the scheduler's device name."""
-        text = allocated.device
-        if allocated.virtual_function is not None:
-            wanted = allocated.virtual_function
-            mode = wanted.profile.rsplit("_", 1)[-1]
-            text = f"{allocated.physical_function}-{mode}-vf{wanted.index}"
-        return self._device(
-            text,
-            path,
-            memory=allocated.memory,
-            kernel_driver=allocated.kernel_driver,
-            admin_access=allocated.admin_access,
-            request=allocated.request,
-            share_id=allocated.share_id,
-        )
+    def _together(self, asked: Iterable[AppliedDevice], path: str) -> tuple[WantedDevice, ...]:
+        devices = tuple(self._device(device, f"{path}.devices[{index}]") for index, device in enumerate(asked))
+        _check_compatible(devices, path)
+        return devices
 
-    def _device(
-        self,
-        text: str,
-        path: str,
-        *,
-        memory: int | None,
-        kernel_driver: KernelDriver,
-        admin_access: bool,
-        request: str = "",
-        share_id: str = "",
-    ) -> WantedDevice:
-        logical = _parse(text, f"{path}.device", self.gpus)
+    def _device(self, asked: AppliedDevice, path: str) -> WantedDevice:
+        """The device asked for, told in the words of its record, which lacks only the profile."""
+        logical = _parse(asked.device, f"{path}.device", self.gpus)
         gpu = self._gpu(logical.pf, f"{path}.device")
         profile = None
         if logical.use is Use.VF:
             profile = self._profile(gpu, logical.mode, f"{path}.device")
             _check_index(logical, profile, f"{path}.device")
-        if logical.use is Use.MONITOR and not admin_access:
+        if logical.use is Use.MONITOR and not asked.admin_access:
             raise RefusedError(f"{path}.adminAccess", "a monitor device needs admin access", ("true",))
-        _check_memory(gpu, logical, profile, memory, f"{path}.memory")
+        _check_memory(gpu, logical, profile, asked.memory, f"{path}.memory")
+        kernel_driver = KernelDriver(asked.kernel_driver)
         return WantedDevice(
             logical=logical,
-            profile=profile,
+            slot=slot_of(logical),
             driver=self._driver(gpu, logical, kernel_driver, f"{path}.kernelDriver"),
-            kernel_driver=kernel_driver,
-            memory=memory,
-            admin_access=admin_access,
-            request=request,
-            share_id=share_id,
+            profile=profile,
+            record=asked if profile is None else replace(asked, profile=profile.name),
         )
 
     def _profile(self, gpu: PfSeen, name: str, path: str) -> Profile:
@@ -227,18 +206,25 @@ def _check_memory(
         raise RefusedError(path, f"{memory} bytes are more than {logical} has", (f"up to {limit}",))
 
 
-def _compatible(devices: tuple[WantedDevice, ...], path: str) -> tuple[WantedDevice, ...]:
-    """The devices of one allocation, unless some of them can't be had together."""
+def _check_compatible(devices: tuple[WantedDevice, ...], path: str) -> None:
+    """Devices of one allocation that can't be had together are refused."""
     first: dict[DeviceName, WantedDevice] = {}
     taken: set[LogicalDevice] = set()
     for index, device in enumerate(devices):
         if device.monitors:
             continue
         other = first.setdefault(device.logical.pf, device)
-        modes = {(each.logical.use, each.profile) for each in (other, device)}
+        same_mode = device.logical.use is other.logical.use and device.profile == other.profile
         twice = device.logical in taken and device.logical.use is not Use.SHARED
-        if len(modes) > 1 or twice:
+        if twice or not same_mode:
             beside = "twice" if twice else f"beside {other.logical}"
             raise RefusedError(f"{path}.devices[{index}].device", f"{device.logical} can't be had {beside}")
         taken.add(device.logical)
-    return devices
+
+
+def _device_name(allocated: AllocatedDevice) -> str:
+    """The device's name with its VF index, which stands beside the name that the scheduler knows."""
+    if allocated.virtual_function is None:
+        return allocated.device
+    wanted = allocated.virtual_function
+    return f"{allocated.physical_function}-{wanted.profile.rsplit('_', 1)[-1]}-vf{wanted.index}"

@@ -116,7 +116,7 @@ class OutcomeJudge:
             phase=phase,
             message=message,
             claim=entry.claim,
-            devices=tuple(device.applied() for device in entry.devices),
+            devices=entry.records,
             cdi_devices=state.cdi_devices if state is not None and phase is Phase.READY else (),
             in_use=entry.key in self.in_use,
             attempts=attempts,

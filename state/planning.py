@@ -104,7 +104,8 @@ def plan(
 ) -> Plan:
     """What to do next on this machine. Pure: equal arguments give equal plans."""
     if isinstance(desired, NotSynced):
-        return Plan(blocked=(Blocked(what="all changes", why="the desired state has not been read yet"),))
+        unread = Blocked(what="all changes", why="the desired state has not been read yet")
+        return Plan(blocked=(unread,), released=memory.released, idle_since=memory.idle_since)
     return _Planning(desired, observed, memory, table, options, now).plan()
 
 
@@ -126,9 +127,11 @@ class _Planning:
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
         self.layouts = self._our_layouts()
         self.bindings = self._of_this_boot(self.ownership.bindings)
-        self.given = holders_of(self.ownership.applied, observed.gpus, self.layouts)
+        # In a cluster marks decide, so that what was given out without one matters to nobody.
+        given = {} if options.by_marks else self.ownership.applied
+        self.given = holders_of(given, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, self.ownership, self.layouts, desired.releases, memory.released)
-        self.wanted = desired.keys - {f"{Origin.CLAIM.value}-{uid}" for uid in self.claims.absent}
+        self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
     def plan(self) -> Plan:
         look: set[DeviceName] = set(self.claims.look)
@@ -212,19 +215,18 @@ class _Planning:
             marked={},
             given=self.given,
             users=self.observed.users,
-            by_marks=self.options.by_marks,
-            forced=frozenset(f"{Origin.MANUAL.value}-{name}" for name in self.options.force_release),
+            forced=frozenset(Origin.MANUAL.key(name) for name in self.options.force_release),
         )
 
     def _marked(self, held: Held) -> Holders:
-        records = {f"{Origin.CLAIM.value}-{uid}": claim.devices for uid, claim in held.claims.items()}
+        records = {Origin.CLAIM.key(uid): claim.devices for uid, claim in held.claims.items()}
         return holders_of(records, self.observed.gpus, self.layouts)
 
     # -- CDI and GPUs --------------------------------------------------------------------------------------
 
     def _plan_cdi(self, court: Arbitration, held: Held, *, unclear: bool) -> CdiPlan:
         readable = not isinstance(self.observed.ownership, Unreadable)
-        kept = {f"{Origin.CLAIM.value}-{uid}" for uid in held.claims}
+        kept = {Origin.CLAIM.key(uid) for uid in held.claims}
         kept |= {entry.key for entry, _ in court.refused if entry.key in self.ownership.applied}
 
         def is_kept(key: str) -> bool:
@@ -312,7 +314,7 @@ class _Planning:
             cdi=cdi,
             gpus=gpus,
             failures=self.memory.failures,
-            in_use=frozenset(f"{Origin.CLAIM.value}-{uid}" for uid in held.claims),
+            in_use=frozenset(Origin.CLAIM.key(uid) for uid in held.claims),
             touched=touched,
             leaving={key: record for key, record in ownership.applied.items() if key not in self.wanted},
             frozen=frozen,
@@ -360,11 +362,7 @@ class _Planning:
 
     def _applied(self, court: Arbitration, look: set[DeviceName]) -> dict[str, tuple[AppliedDevice, ...]]:
         """What was given out last: that of every entry served, and what may still be in use."""
-        applied = {
-            entry.key: tuple(device.applied() for device in entry.devices)
-            for entry in court.served
-            if entry.devices
-        }
+        applied = {entry.key: entry.records for entry in court.served if entry.devices}
         files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
         kept = self.wanted | {key_of(seen.name) for seen in files} | self._still_open(look)
         for key, record in self.ownership.applied.items():
@@ -376,7 +374,7 @@ class _Planning:
         """Outside a cluster: allocations that are wanted no more, but whose devices may be open still."""
         still_open: set[str] = set()
         usage = self._usage()
-        for slot in () if self.options.by_marks else self.given:
+        for slot in self.given:
             for key in {holder.key for holder in self.given[slot] if not holder.looks_on} - self.wanted:
                 verdict = usage.of_unbinding(slot) if key not in usage.forced else None
                 if isinstance(verdict, LookFirst) and isinstance(self.observed.gpus[slot.pf], PfSeen):

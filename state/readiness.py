@@ -80,10 +80,10 @@ class Readiness:
 
 
 def _whole(gpu: PfSeen, device: WantedDevice) -> DeviceState:
-    if isinstance(gpu.sriov, SriovSeen) and gpu.sriov.enabled and not device.admin_access:
+    if isinstance(gpu.sriov, SriovSeen) and gpu.sriov.enabled and not device.record.admin_access:
         return DeviceState(missing=f"{gpu.name} still has {gpu.sriov.enabled} VFs")
     state = _function(gpu.function, device)
-    if state.missing is None and device.admin_access:
+    if state.missing is None and device.record.admin_access:
         return _present((*state.nodes, *gpu.mei))
     return state
 

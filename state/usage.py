@@ -95,10 +95,9 @@ def _stands(device: AppliedDevice, logical: LogicalDevice, gpu: PfSeen, layout: 
     slot = slot_of(logical)
     if slot.is_vf and isinstance(gpu.sriov, Unreadable):
         return True
-    if slot.is_vf and isinstance(gpu.sriov, SriovSeen) and layout is not None:
-        ours = OwnedLayout(profile=device.profile, count=gpu.sriov.enabled, boot_id=layout.boot_id)
-        if layout != ours:
-            return False  # other VFs than those it was about, which are gone
+    enabled = gpu.sriov.enabled if isinstance(gpu.sriov, SriovSeen) else 0
+    if slot.is_vf and layout is not None and (layout.profile, layout.count) != (device.profile, enabled):
+        return False  # there are other VFs than those it was about, which are gone
     function = function_of(gpu, slot.vf)
     if function is None:
         return False
@@ -109,15 +108,14 @@ def _stands(device: AppliedDevice, logical: LogicalDevice, gpu: PfSeen, layout: 
 class Usage:
     """Everything known about users. ``unclear`` says why nothing may be disturbed at all, if so.
 
-    ``marked`` are prepared claims, ``given`` all allocations that were served last, wanted still or not.
-    ``by_marks`` is True in a cluster, where marks decide for devices whose processes can't be seen.
-    ``forced`` are keys of allocations that a person has declared unused.
+    ``marked`` are prepared claims. ``given`` are all allocations that were served last, wanted still or not; in
+    a cluster there are none, as marks decide there when processes can't be seen. ``forced`` are keys of
+    allocations that a person has declared unused.
     """
 
     marked: Holders
     given: Holders
     users: Mapping[DeviceName, UsersSeen]
-    by_marks: bool
     forced: frozenset[str] = field(default_factory=frozenset)
     unclear: str | None = None
 
@@ -130,7 +128,7 @@ class Usage:
         """Why VFs can't be turned on: somebody has the whole GPU, or a share of it."""
         slot = Slot(pf=pf)
         marked = self.unclear or self._marked([slot], unbinding=False)
-        if marked is not None or self.by_marks or not self._given(slot):
+        if marked is not None or not self._given(slot):
             return marked
         return self._open(pf, [slot])
 
@@ -139,12 +137,9 @@ class Usage:
         return self.unclear or self._marked([slot], unbinding=True) or self._open(slot.pf, [slot])
 
     def of_giving(self, slot: Slot, use: Use, wanted: frozenset[str]) -> Verdict:
-        """Why nobody else can be given a function: an allocation outside ``wanted`` had it last and has it open.
-
-        In a cluster marks tell that, which are weighed as claims are.
-        """
+        """Why nobody else can be given a function: one that is not ``wanted`` any more still has it open."""
         before = [holder for holder in self._given(slot) if holder.key not in wanted]
-        if self.by_marks or all(use is holder.use is Use.SHARED for holder in before):
+        if all(use is holder.use is Use.SHARED for holder in before):
             return None
         return self._open(slot.pf, [slot])
 
@@ -169,7 +164,7 @@ class Usage:
             if processes:
                 return f"{slot} is open in {processes[0]}"
             given = self._given(slot)
-            if seen.hidden is not None and given and not self.by_marks:
+            if seen.hidden is not None and given:
                 name = given[0].key.removeprefix("alloc-")
                 return (
                     f"{slot} was given to {name} and its users can't be seen: {seen.hidden}; "

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from state.ids import DeviceName, LogicalDevice, Slot, Use
-from state.manifest import KernelDriver, OverrideMode
+from state.manifest import OverrideMode
 from state.observed import Changing, PfSeen
 from state.profiles import Profile
 from state.records import AppliedDevice
-from state.usage import slot_of
 
 Gpus = Mapping[DeviceName, PfSeen | Changing]
 
@@ -42,37 +41,22 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedDevice:
-    """One device of an allocation. ``driver`` is the kernel driver its function must be bound to."""
+    """One device of an allocation.
+
+    ``slot`` is the function behind it, ``driver`` the kernel driver that must be bound to that, ``profile`` the
+    VF layout it belongs to. ``record`` is what is kept of it once it has been given out.
+    """
 
     logical: LogicalDevice
+    slot: Slot
     driver: str
-    kernel_driver: KernelDriver = KernelDriver.DRM
-    profile: Profile | None = None
-    memory: int | None = None
-    admin_access: bool = False
-    request: str = ""
-    share_id: str = ""
-
-    @property
-    def slot(self) -> Slot:
-        return slot_of(self.logical)
+    profile: Profile | None
+    record: AppliedDevice
 
     @property
     def monitors(self) -> bool:
         """Whether this use only looks on, and so gets in nobody's way."""
-        return self.logical.use is Use.MONITOR or self.admin_access
-
-    def applied(self) -> AppliedDevice:
-        """The record kept of this device once it has been given out."""
-        return AppliedDevice(
-            device=str(self.logical),
-            profile=self.profile.name if self.profile else "",
-            kernel_driver=self.kernel_driver.value,
-            memory=self.memory,
-            admin_access=self.admin_access,
-            request=self.request,
-            share_id=self.share_id,
-        )
+        return self.record.admin_access or self.logical.use is Use.MONITOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,19 @@ UNCOUNTED = 99
 """Exit status of a process that changed the world by a call that is not counted here: mend this module."""
 
 _BY_DESCRIPTOR = ("write", "pwrite", "ftruncate", "fsync", "fdatasync", "fchmod", "fchown")
-_BY_PATH = ("rename", "replace", "unlink", "remove", "mkdir", "rmdir", "chmod", "symlink", "link", "truncate", "mknod")
+_BY_PATH = (
+    "rename",
+    "replace",
+    "unlink",
+    "remove",
+    "mkdir",
+    "rmdir",
+    "chmod",
+    "symlink",
+    "link",
+    "truncate",
+    "mknod",
+)
 _AUDITED = frozenset(
     ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod")
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,14 @@ from pathlib import Path
 import gpusim
 from gpusim import session
 
+from hack.crashing.numbering import Numbering
 from hack.crashing.scenarios import Stage
 
-_VOLATILE = ("lastTransitionTime", "since", "writtenAt", "attempts")
-_Snapshot = Mapping[str, object]
+Snapshot = Mapping[str, str]
+"""Texts by path."""
+
+_DATA = ("run/status/status.json", "run/status/held.json", "lib/ownership.json")
+_TIMES = frozenset(("lastTransitionTime", "since", "writtenAt"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,36 +41,34 @@ class Stand:
             mark = {"uid": uid, "nonce": nonce, "bootID": self.machine.boot_id}
             (marks / f"{uid}.json").write_text(json.dumps(mark))
 
-    def hardware(self) -> _Snapshot:
-        """Every attribute and link of every PCI function and DRM or VFIO class device, as the kernel has it."""
-        seen: dict[str, object] = {}
-        for top in ("devices", "class", "bus", "kernel/debug", "kernel/iommu_groups"):
-            if self.machine.sysfs.exists(top):
-                self._walk(top, seen)
-        return seen
+    def hardware(self) -> Snapshot:
+        """Every attribute and link that the kernel shows, with names for its numbers."""
+        seen: dict[str, str] = {}
+        self._walk("", seen)
+        named = Numbering(self.machine).named
+        return {named(path): named(value) for path, value in seen.items()}
 
-    def _walk(self, path: str, seen: dict[str, object]) -> None:
+    def _walk(self, path: str, seen: dict[str, str]) -> None:
         sysfs = self.machine.sysfs
         for name in sysfs.listdir(path):
-            place = f"{path}/{name}"
+            place = f"{path}/{name}".lstrip("/")
             if sysfs.islink(place):
                 seen[place] = sysfs.readlink(place)
             elif sysfs.isdir(place):
                 self._walk(place, seen)
             else:
                 with contextlib.suppress(OSError):  # write-only
-                    seen[place] = sysfs.read(place)
+                    seen[place] = sysfs.read(place).decode()
 
-    def files(self) -> _Snapshot:
+    def files(self) -> Snapshot:
         """All files of the product: CDI specs byte for byte, records, and the status without its times."""
-        seen: dict[str, object] = {}
+        named = Numbering(self.machine).named
+        seen: dict[str, str] = {}
         for top in ("cdi", "run", "lib"):
             for path in sorted((self.where / top).rglob("*")):
                 if path.is_file() and path.parent.name not in ("lock", "marks"):
-                    seen[str(path.relative_to(self.where))] = path.read_bytes()
-        for name in ("run/status/status.json", "run/status/held.json", "lib/ownership.json"):
-            if name in seen:
-                seen[name] = _timeless(self.load(name))
+                    name = str(path.relative_to(self.where))
+                    seen[name] = named(_timeless(path) if name in _DATA else path.read_text())
         return seen
 
     def load(self, name: str) -> dict[str, object]:
@@ -83,13 +86,15 @@ def standing(spec: gpusim.MachineSpec, where: Path, delays: gpusim.Delays | None
         yield Stand(machine=machine, where=where)
 
 
-def differences(found: _Snapshot, expected: _Snapshot) -> list[str]:
-    """What is different, in words, at most ten."""
-    words = [
-        f"{key}: {_shown(found.get(key))} instead of {_shown(expected.get(key))}"
-        for key in sorted(found.keys() | expected.keys())
-        if found.get(key) != expected.get(key)
-    ]
+def differences(found: Snapshot, expected: Snapshot) -> list[str]:
+    """What is different, line by line, ten of them at most."""
+    words = []
+    for path in sorted(found.keys() | expected.keys()):
+        if path not in found or path not in expected:
+            words.append(f"{path} {'is there' if path in found else 'is missing'}")
+        elif found[path] != expected[path]:
+            lines = difflib.unified_diff(expected[path].splitlines(), found[path].splitlines(), n=0, lineterm="")
+            words += [f"{path}: {line}" for line in lines if line[:3] not in ("---", "+++") and line[:2] != "@@"]
     return words[:10] + ([f"and {len(words) - 10} more"] if len(words) > 10 else [])
 
 
@@ -142,10 +147,15 @@ def _ready_too_early(stand: Stand) -> list[str]:
     ]
 
 
-def _timeless(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _timeless(one) for key, one in value.items() if key not in _VOLATILE}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+def _timeless(path: Path) -> str:
+    """A JSON file in a canonical form, without times."""
+
+    def without(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: without(one) for key, one in value.items() if key not in _TIMES}
+        return [without(one) for one in value] if isinstance(value, list) else value
+
+    return json.dumps(without(json.loads(path.read_bytes())), sort_keys=True, indent=2)
 
 
 def _mapping(value: object) -> dict[str, object]:
@@ -154,8 +164,3 @@ def _mapping(value: object) -> dict[str, object]:
 
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) < 300 else text[:300] + "…"

@@ -96,14 +96,15 @@ def _child(errand: Errand, tables: Tables, report: Path) -> int:
 def _fork(errand: Errand, tables: Tables) -> Ended:
     report, log = Path(errand.where, "calls.json"), Path(errand.where, "child.log")
     report.unlink(missing_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     pid = os.fork()
     if pid == 0:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(descriptor, 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         status = _child(errand, tables, report)
         sys.stderr.flush()
         os._exit(status)
+    os.close(descriptor)
     if errand.kill_after is not None:
         signal.sigtimedwait({signal.SIGCHLD}, errand.kill_after)
         os.kill(pid, signal.SIGKILL)  # not waited for yet, so the id is still this child's

@@ -17,6 +17,7 @@ from reconciler.cli.teaching import LESSONS, Lesson, environment_help, epilog
 _INVALID_CHOICE = re.compile(r"invalid choice: (?P<found>.+) \(choose from (?P<choices>.+)\)", re.DOTALL)
 _TAKES_FILE = ("plan", "apply", "assert", "run")
 _MOST_LINGER = 86400
+_HELP_WIDTH = 79
 _MOST_SECONDS = 7 * 86400.0
 
 
@@ -43,6 +44,13 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: object = None) -> NoReturn:
         raise HelpAsked(self.format_help())
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help in lines of one width. Asking the terminal for its own costs an import that every command would pay."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_HELP_WIDTH, max_help_position=26)
 
 
 class _Version(argparse.Action):
@@ -86,8 +94,9 @@ def _parser() -> _Parser:
         usage="%(prog)s COMMAND [options]",
         description="Keeps Intel GPUs and their SR-IOV virtual functions (VFs) as a desired-state\n"
         "file wants them, and gives them to containers through CDI.",
-        epilog=f"{environment_help()}\n\ngpu-reconciler COMMAND --help tells exit codes and examples.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{environment_help()}\n\nexit codes: 0 well, 2 not as wanted, 1 an error, 130 interrupted.\n"
+        "gpu-reconciler COMMAND --help tells what they mean there, with examples.",
+        formatter_class=_Formatter,
         parents=[common],
         allow_abbrev=False,
     )
@@ -100,9 +109,9 @@ def _parser() -> _Parser:
             name,
             usage=f"%(prog)s {lesson.usage}",
             help=lesson.summary,
-            description=textwrap.fill(lesson.about, 79),
+            description=textwrap.fill(lesson.about, _HELP_WIDTH),
             epilog=epilog(lesson),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             parents=[common],
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
@@ -113,7 +122,7 @@ def _parser() -> _Parser:
 
 def _common() -> _Parser:
     """The options for before or after the command. No defaults: those of one place would undo the other."""
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=_Formatter)
     common.add_argument(
         "-o",
         "--output",

@@ -59,6 +59,3 @@ def drift(told: Forecast, messages: dict[str, str]) -> Iterable[Waiting]:
             why = messages.get(item.name) or item.message
             yield Waiting(what=f"allocation {item.claim or item.name}", why=f"{item.now}: {why}")
     yield from told.blocked
-    for refusal in told.refused_overrides:
-        path, _, why = refusal.partition(": ")
-        yield Waiting(what=path, why=why)

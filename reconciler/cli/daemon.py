@@ -15,7 +15,6 @@ from reconciler.runtime.logs import LogFormat, set_up_logging
 from reconciler.runtime.metrics import parse_listen
 from reconciler.runtime.uevents import Source
 
-
 _ABOUT_ADDRESSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 """What only listening can fail with; such errors name no file."""
 

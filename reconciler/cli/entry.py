@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python has None for a stream that was closed before it started: output that nobody wants.
         out = nowhere if sys.stdout is None else sys.stdout
         err = nowhere if sys.stderr is None else sys.stderr
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")  # whatever the locale lacks; stderr is set up so already
         return _run(words, terminal(out, err, os.environ))
 
 

@@ -21,7 +21,7 @@ from reconciler.cli.terminal import Colour, Terminal
 from reconciler.node.tables import Tables, load_tables
 from state.ids import parse_logical_device
 from state.observed import PfSeen, SriovSeen
-from state.status import AllocationStatus, BlockedStatus, DeviceStatus, NodeStatus, condition_of
+from state.status import AllocationStatus, BlockedStatus, DeviceStatus, NodeStatus
 
 _MOST_NAMES = 20
 """How many names an error lists."""
@@ -35,7 +35,6 @@ class GpuExplanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     allocations: tuple[AllocationStatus, ...]
     planned: tuple[str, ...]
     blocked: tuple[BlockedStatus, ...]
-    overridden: tuple[str, ...]
 
 
 class AllocationExplanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -147,15 +146,7 @@ def _about_gpu(gpu: DeviceStatus, known: _Known) -> GpuExplanation:
         ),
         planned=tuple(item.action for item in status.plan.actions if item.device == gpu.name),
         blocked=tuple(item for item in status.plan.blocked if gpu.name in item.what or gpu.name in item.why),
-        overridden=_overrides_of(gpu, status),
     )
-
-
-def _overrides_of(gpu: DeviceStatus, status: NodeStatus) -> tuple[str, ...]:
-    """What the status says of overrides of this GPU."""
-    condition = condition_of(status, "Overridden")
-    told = condition.message.split("; ") if condition is not None else []
-    return tuple(text for text in told if gpu.name in text)
 
 
 # -- telling -----------------------------------------------------------------------------------------------
@@ -183,7 +174,6 @@ def _gpu(found: GpuExplanation, screen: Terminal) -> Iterable[str]:
         ("Health", health_of(gpu)),
         *((f"  {sick.cause}", sick.message) for sick in gpu.sickness),
         ("Override", gpu.override),
-        *(("", text) for text in found.overridden),
         ("Used by", ", ".join(gpu.users) or "nobody"),
         *(("Planned", action) for action in found.planned),
         *(("Blocked", f"{item.what}: {item.why}") for item in found.blocked),

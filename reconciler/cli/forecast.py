@@ -7,9 +7,9 @@ import msgspec
 from reconciler.cli.wording import setup, wishes
 from reconciler.node.once import Preview
 from state.actions import Action
-from state.desired import Desired
 from state.foresight import after
 from state.ids import DeviceName
+from state.observed import Changing
 from state.outcomes import Outcome, Phase
 from state.planning import Plan
 from state.profiles import ProfileTable
@@ -58,7 +58,6 @@ class Forecast(_Part, frozen=True):
     actions: tuple[str, ...]
     blocked: tuple[Waiting, ...]
     allocations: tuple[AllocationForecast, ...]
-    refused_overrides: tuple[str, ...]
     overridden: tuple[str, ...]
 
     @property
@@ -70,14 +69,12 @@ class Forecast(_Part, frozen=True):
 def forecast(preview: Preview, table: ProfileTable) -> Forecast:
     """What a preview says, ready to be shown."""
     last = preview.foreseen.last
-    refused = preview.desired.refused_overrides if isinstance(preview.desired, Desired) else ()
     return Forecast(
         as_wanted=is_as_wanted(preview),
         devices=_devices(preview, table),
         actions=tuple(str(action) for action in preview.foreseen.actions if action.pf is None),
         blocked=tuple(Waiting(what=item.what, why=item.why) for item in last.blocked),
         allocations=_allocations(preview),
-        refused_overrides=tuple(str(refusal) for refusal in refused),
         overridden=last.overridden,
     )
 
@@ -102,7 +99,7 @@ def _devices(preview: Preview, table: ProfileTable) -> tuple[GpuForecast, ...]:
             model = ""
         else:
             now, then = setup(seen, table), setup(later[name], table)
-            model = (seen if not hasattr(seen, "last") else seen.last).model.name
+            model = (seen.last if isinstance(seen, Changing) else seen).model.name
         found.append(
             GpuForecast(
                 device=name,

@@ -7,27 +7,31 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from reconciler.cli.options import Options
-from reconciler.cli.problems import CommandError
+from reconciler.cli.problems import CommandError, in_words
 from reconciler.cli.terminal import Terminal
 from reconciler.cli.version import version
 from reconciler.node.agent import Settings
 from reconciler.node.manifest_file import LARGEST_FILE, ManifestFileError
 from reconciler.node.users import Visibility
+from reconciler.runtime.files import FileRefused
 from reconciler.runtime.locks import LockBusy
 from state.manifest_decoding import ManifestError
 from state.observed import Observed
 from state.planning import Options as PlanOptions
 
 STDIN = "-"
+PATIENCE_SECONDS = 2.0
+"""How long a command that is done once waits for a GPU to be read: it has no next pass to make up for it."""
 
 
 def settings(options: Options) -> Settings:
     """How to plan and act, as the flags say."""
-    return Settings(
+    found = Settings(
         version=version(),
         options=PlanOptions(
             linger=timedelta(seconds=options.linger_seconds),
@@ -36,6 +40,7 @@ def settings(options: Options) -> Settings:
         ),
         visibility=Visibility(options.processes),
     )
+    return found if options.command == "run" else replace(found, patience=PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -50,10 +55,19 @@ def desired_file(options: Options) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="gpu-reconciler-") as directory:
         path = Path(directory) / "stdin"
-        # One byte more than may be, so that a longer one is refused as such.
-        path.write_bytes(sys.stdin.buffer.read(LARGEST_FILE + 1))
+        path.write_bytes(_standard_input())
         with _explained("standard input", path):
             yield path
+
+
+def _standard_input() -> bytes:
+    """All of it; of one that is too long, just enough to be refused for that."""
+    if sys.stdin is None:
+        raise CommandError("standard input: is closed")
+    try:
+        return sys.stdin.buffer.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise CommandError(f"standard input: {in_words(error)}") from error
 
 
 @contextmanager
@@ -64,6 +78,10 @@ def _explained(name: str, path: Path) -> Iterator[None]:
         raise CommandError(str(error).replace(str(path), name, 1)) from error
     except ManifestError as error:
         raise CommandError(f"{name}: {error}") from error
+    except FileRefused as error:
+        if error.path != path:
+            raise
+        raise CommandError(f"{name}: {error.why}") from error
     except LockBusy as error:
         raise CommandError(f"{error.path}: another agent is at work here, {error.strerror}") from error
 

@@ -45,10 +45,9 @@ def paragraphs(told: Forecast, screen: Terminal, *, wide: bool) -> Iterable[str]
     if told.actions:
         yield "\n".join((screen.paint("this machine", Colour.HEADING), *_numbered(told.actions)))
     problems = [f"  {item.what}: {item.why}" for item in told.blocked]
-    problems += [f"  {refusal}" for refusal in told.refused_overrides]
     if problems:
         yield "\n".join((screen.paint("blocked", Colour.HEADING), *problems))
-    if told.overridden and not told.as_wanted:
+    if told.overridden and wide:
         yield "\n".join((screen.paint("overridden", Colour.HEADING), *(f"  {text}" for text in told.overridden)))
     if told.allocations and (wide or not told.as_wanted):
         heading = screen.paint("allocations", Colour.HEADING)

@@ -34,6 +34,8 @@ from state.records import Ownership
 from state.status import NodeStatus, condition_of
 from state.summary import READY, SourceState, summarise
 
+LOOK_SECONDS = 5.0
+"""How long to wait for a GPU that another process is changing; a daemon, which looks again, waits less."""
 STOP_SECONDS = 5.0
 """How long to wait for a kernel write under way when there is no time left."""
 
@@ -59,7 +61,7 @@ class Converged:
 
 def look(roots: Roots, tables: Tables) -> Observed:
     """The machine as it is now."""
-    seen = Observer(roots, tables).look()
+    seen = Observer(roots, tables, patience=LOOK_SECONDS).look()
     boot_id = discovery.boot_id(roots.procfs)
     return Observed(
         boot_id=boot_id if isinstance(boot_id, str) else "",
@@ -118,7 +120,8 @@ def converge(
     make_directories(roots)
     with FileLock(Path(roots.agent_lock)).hold():
         sweep_directories(roots)
-        return _Convergence(file, settings, roots, tables, clock, followed, stepped).run(timeout)
+        patient = replace(settings, patience=max(settings.patience, LOOK_SECONDS))
+        return _Convergence(file, patient, roots, tables, clock, followed, stepped).run(timeout)
 
 
 class _Convergence:

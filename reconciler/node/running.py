@@ -91,9 +91,10 @@ def run(config: RunConfig) -> int:
         essentials.expect_end()
         exit_by_force = HardExit(STOP_SECONDS, status=1, busy=daemon.writing_to_the_kernel)
         daemon.stop()
-        if not essentials.join(STOP_SECONDS):
-            daemon.close()
+        while essentials.join(STOP_SECONDS):
+            pass  # the kernel has a write of ours, or exit_by_force is about to end this
         exit_by_force.cancel()
+        daemon.close()
     if essentials.failed is not None:
         _log.critical("ended: %s", essentials.failed)
         return 1

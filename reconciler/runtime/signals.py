@@ -122,7 +122,8 @@ class Essentials:
 class HardExit:
     """Ends the process `grace` seconds from now, whatever it is doing, unless cancelled first.
 
-    While `busy` says so (a kernel write that must not be cut) the end is put off.
+    While `busy` says so (a kernel write that must not be cut) the end is put off, and `grace` starts anew
+    afterwards.
     """
 
     def __init__(
@@ -140,9 +141,10 @@ class HardExit:
         self._cancelled.set()
 
     def _run(self) -> None:
-        wait = self._grace
-        while not self._cancelled.wait(wait):
+        while not self._cancelled.wait(self._grace):
             if not self._busy():
                 faulthandler.dump_traceback()
                 os._exit(self._status)
-            wait = self._every
+            while self._busy():
+                if self._cancelled.wait(self._every):
+                    return

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,23 @@ def test_from_plan_to_status(flex170: Bench) -> None:
     assert os.listdir(flex170.environment["CDI_ROOT"]) == []
 
 
+def test_a_plan_foresees_every_step(flex170: Bench) -> None:
+    file = flex170.file(f"{TWO_USERS}  - name: vm\n    devices: [{{device: {FLEX}-m4-vf2, kernelDriver: vfio}}]\n")
+    plan = json.loads(flex170.call("plan", "-f", file, *SEEN, "-o", "json").out)
+    foreseen = plan["devices"][0]["actions"]
+    assert "bind VF 2 to vfio-pci" in foreseen
+    applied = flex170.call("apply", "-f", file, *SEEN)
+    assert applied.code == 0
+    begun = [line.removeprefix(f"{FLEX}  ") for line in applied.out.splitlines() if line.startswith(FLEX)]
+    done = [line.removesuffix(" …") for line in begun if "  done in " not in line]
+    assert sorted(done) == sorted(foreseen)
+    assert plan["devices"][0]["then"] == "i915, 4 VFs (flex170_m4), VF 2 on vfio-pci"
+    assert (
+        json.loads(flex170.call("plan", "-f", file, *SEEN, "-o", "json").out)["devices"][0]["now"]
+        == (plan["devices"][0]["then"])
+    )
+
+
 def test_what_waits_is_told(flex170: Bench) -> None:
     flex170.machine.foreign_numvfs(ADDRESS, 2)
     file = flex170.file(TWO_USERS)
@@ -211,6 +229,13 @@ def test_a_refusal_is_not_reached_and_takes_nothing_from_others(flex170: Bench) 
     assert flex170.vfs() == 4
     refused = flex170.call("explain", "greedy")
     assert "What helps:  correct the desired state" in refused.out
+
+
+def test_an_override_of_no_gpu_is_drift_told_once(flex170: Bench) -> None:
+    file = flex170.file(f"{EMPTY}spec: {{overrides: [{{device: 0000-09-00-0-0x56c0, mode: Drain}}]}}\n")
+    held = flex170.call("assert", "-f", file, *SEEN, "-o", "yaml")
+    assert held.code == 2
+    assert [item["what"] for item in yaml.safe_load(held.out)["drift"]] == ["spec.overrides[0].device"]
 
 
 def test_another_boot_is_noticed(flex170: Bench) -> None:
@@ -250,6 +275,28 @@ def test_interrupted_it_ends_cleanly(flex170: Bench) -> None:
     assert flex170.call("apply", "-f", flex170.file(TWO_USERS), *SEEN).code == 0
 
 
+def test_a_locale_that_lacks_our_characters(flex170: Bench) -> None:
+    flex170.environment["PYTHONIOENCODING"] = "ascii"
+    plan = flex170.process("plan", "-f", flex170.file(TWO_USERS), *SEEN)
+    assert (plan.code, plan.err) == (2, "")
+    assert plan.out.startswith(f"{FLEX} (Flex 170): i915, no VFs \\u2192 i915, 4 VFs (flex170_m4)\n")
+
+
+def test_where_processes_cant_be_seen_a_person_decides(flex170: Bench) -> None:
+    assert flex170.call("apply", "-f", flex170.file(TWO_USERS), *SEEN).code == 0
+    empty = flex170.file(EMPTY)
+    hidden = ("--processes", "hidden")
+    plan = flex170.call("plan", "-f", empty, *hidden)
+    assert plan.code == 2
+    assert "blocked\n" in plan.out
+    assert "--force-release" in plan.out
+    assert flex170.call("apply", "-f", empty, *hidden).code == 2
+    assert flex170.vfs() == 4
+    forced = ("--force-release", "jupyter", "--force-release", "batch")
+    assert flex170.call("apply", "-f", empty, *hidden, *forced).code == 0
+    assert flex170.vfs() == 0
+
+
 def test_a_reader_that_has_had_enough(flex170: Bench) -> None:
     with flex170.popen("discover") as process:
         assert process.stdout is not None
@@ -257,6 +304,15 @@ def test_a_reader_that_has_had_enough(flex170: Bench) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_a_port_that_is_taken(flex170: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = flex170.process("run", "-f", flex170.file(EMPTY), "--metrics-listen", listen)
+    assert ended == Said(
+        code=1, out="", err=f"gpu-reconciler: --metrics-listen: {listen}: Address already in use\n"
+    )
 
 
 def test_the_daemon_keeps_up_with_the_file_and_ends_when_told(flex170: Bench) -> None:

@@ -4,7 +4,6 @@ import fnmatch
 from pathlib import Path
 
 import gpusim
-
 from state.profiles import ProfileTable
 from tests.cdi_rules import broken_rules
 from tests.engine.machines import TABLES, Bench

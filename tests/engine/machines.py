@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-import gpusim
 import yaml
-from gpusim import devfs_face, fuse_face
 
+import gpusim
+from gpusim import devfs_face, fuse_face
 from reconciler.node import agent_metrics, once
 from reconciler.node.agent import FILES, PCI, Agent, Pass, Settings
 from reconciler.node.apply_host import ApplyHost, KernelWrite, Timeouts
@@ -27,6 +27,7 @@ from reconciler.node.clock import Clock
 from reconciler.node.desired_source import FileSource
 from reconciler.node.directories import make_directories
 from reconciler.node.manifest_file import dump_manifest
+from reconciler.node.record_files import read_ownership
 from reconciler.node.roots import Roots
 from reconciler.node.tables import Tables, load_tables
 from reconciler.node.users import Visibility
@@ -38,8 +39,8 @@ from state.exporting import export
 from state.ids import DeviceName, PciAddress, device_name
 from state.observed import PfSeen
 from state.planning import Options
-from state.records import Mark, Ownership
 from state.record_coding import encode_record
+from state.records import Mark, Ownership
 from state.status import AllocationStatus, NodeStatus, condition_of
 from tests.cdi_rules import broken_rules
 
@@ -50,6 +51,8 @@ _TIMEOUTS = Timeouts(links=0.05, driver=0.05)
 _CONVERGE_SECONDS = 30.0
 _PATIENCE = 20.0
 _OWN_PID = 4242
+
+STANDALONE = Options()
 
 Devices = Sequence[str | Mapping[str, object]]
 
@@ -119,6 +122,10 @@ class Time:
         return self.epoch + self.seconds
 
 
+class Killed(BaseException):
+    """The agent is no more."""
+
+
 @dataclass(slots=True)
 class InlineWorkers:
     """Workers that have done everything when ``start`` returns."""
@@ -178,12 +185,12 @@ class Bench:
     # -- the machine ---------------------------------------------------------------------------------------
 
     @property
-    def gpus(self) -> tuple[DeviceName, ...]:
+    def gpus(self) -> tuple[str, ...]:
         """Names of all GPUs, in order of address."""
         return tuple(self.name_of(gpu) for gpu in self.machine.spec.gpus)
 
     @property
-    def gpu(self) -> DeviceName:
+    def gpu(self) -> str:
         """The name of the first, or only, GPU."""
         return self.gpus[0]
 
@@ -250,7 +257,7 @@ class Bench:
 
     def ownership(self) -> Ownership:
         """The record of what is ours."""
-        record = once.read_ownership(Path(self.roots.ownership_file))
+        record = read_ownership(Path(self.roots.ownership_file))
         assert isinstance(record, Ownership), record
         return record
 
@@ -262,33 +269,45 @@ class Bench:
 
     # -- the engine without a daemon -----------------------------------------------------------------------
 
-    def settings(self, **options: object) -> Settings:
+    def settings(self, options: Options = STANDALONE) -> Settings:
         return Settings(
             version="test",
-            options=Options(**options),  # type: ignore[arg-type]
+            options=options,
             visibility=Visibility.VISIBLE,
             patience=_PATIENCE,
         )
 
-    def converge(self, wanted: Mapping[str, object], **options: object) -> once.Converged:
+    def converge(
+        self,
+        wanted: Mapping[str, object],
+        *,
+        followed: Callable[[Pass], None] = lambda _: None,
+        options: Options = STANDALONE,
+    ) -> once.Converged:
         """What `apply` does: real threads and time. Checks the CDI directory afterwards."""
         self.want(wanted)
         converged = once.converge(
-            self.file, self.settings(**options), self.roots, TABLES, Clock(), timeout=_CONVERGE_SECONDS
+            self.file,
+            self.settings(options),
+            self.roots,
+            TABLES,
+            Clock(),
+            timeout=_CONVERGE_SECONDS,
+            followed=followed,
         )
         assert broken_rules(self.cdi) == []
         return converged
 
-    def reach(self, wanted: Mapping[str, object], **options: object) -> NodeStatus:
+    def reach(self, wanted: Mapping[str, object], options: Options = STANDALONE) -> NodeStatus:
         """Converge, all the way; afterwards a preview has nothing left to do."""
-        converged = self.converge(wanted, **options)
+        converged = self.converge(wanted, options=options)
         assert converged.reached, converged.why
-        assert self.foreseen(**options) == []
+        assert self.foreseen(options) == []
         return converged.status
 
-    def foreseen(self, **options: object) -> list[str]:
+    def foreseen(self, options: Options = STANDALONE) -> list[str]:
         """What `plan` would print for the desired-state file as it is."""
-        seen = once.preview(self.file, self.settings(**options), self.roots, TABLES, Clock())
+        seen = once.preview(self.file, self.settings(options), self.roots, TABLES, Clock())
         return [str(action) for action in seen.foreseen.actions]
 
 
@@ -300,10 +319,11 @@ class Node:
         self.passes: list[Pass] = []
         clock = Clock(wall=bench.time.wall, monotonic=bench.time.monotonic)
         self.writes: list[SeenWrite] = []
+        self.dies_before: int | None = None
         host = ApplyHost(roots=bench.roots, clock=time.monotonic, timeouts=_TIMEOUTS, writing=self._note_write)
         self.workers = InlineWorkers(host)
         self.agent = Agent(
-            settings or bench.settings(by_marks=cluster),
+            settings or bench.settings(Options(by_marks=cluster)),
             TABLES,
             FileSource(bench.file, cluster=cluster),
             host,
@@ -317,6 +337,8 @@ class Node:
         self._first = True
 
     def _note_write(self, write: KernelWrite) -> None:
+        if len(self.writes) == self.dies_before:
+            raise Killed
         path = self.bench.machine.sysfs.realpath(write.path.removeprefix(f"{self.bench.roots.sysfs}/"))
         before = sum(1 for seen in self.writes if seen.path == path)
         self.writes.append(SeenWrite(path=path, value=write.value.strip(), before=before))
@@ -399,13 +421,18 @@ def blocked(status: NodeStatus) -> str:
 
 
 def cards(*places: tuple[str, str], total: int = 4) -> gpusim.MachineSpec:
-    """A machine with the GPUs of others, as (machine, new address); VFs limited to `total`, to be quick."""
-    gpus = []
-    for name, address in places:
-        gpu = gpusim.load_machine(name).gpus[0]
-        sriov = None if gpu.sriov is None else replace(gpu.sriov, total=min(total, gpu.sriov.total))
-        gpus.append(replace(gpu, address=address, bridges=(), sriov=sriov))
-    return gpusim.MachineSpec(description="put together for a test", gpus=tuple(gpus))
+    """A machine with the first GPUs of others, as (machine, new address); VFs limited to `total`, to be quick."""
+    gpus = [replace(gpusim.load_machine(name).gpus[0], address=at, bridges=()) for name, at in places]
+    return limited(gpusim.MachineSpec(description="put together for a test", gpus=tuple(gpus)), total)
+
+
+def limited(machine: gpusim.MachineSpec, total: int) -> gpusim.MachineSpec:
+    """The same with at most `total` VFs a GPU: reading the files of 63 takes FUSE a while."""
+    return replace(machine, gpus=tuple(_limited(gpu, total) for gpu in machine.gpus))
+
+
+def _limited(gpu: gpusim.GpuSpec, total: int) -> gpusim.GpuSpec:
+    return gpu if gpu.sriov is None else replace(gpu, sriov=replace(gpu.sriov, total=min(total, gpu.sriov.total)))
 
 
 @contextlib.contextmanager

@@ -1,18 +1,23 @@
 """What goes wrong with the hardware, at every step: it is said, undone, tried again, and stops nobody else."""
 
 import itertools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import gpusim
 import pytest
 
+import gpusim
+from reconciler.node.agent import Pass
+from state.ids import DeviceName
+from state.observed import Changing
 from tests.cdi_rules import specs_in
 from tests.engine import hardware
 from tests.engine.hardware import assert_pristine
 from tests.engine.machines import (
     Bench,
+    Killed,
     Node,
     SeenWrite,
     allocation,
@@ -155,6 +160,79 @@ def test_a_write_that_always_fails_on_the_way_down(scenario: Scenario, tmp_path:
             assert_pristine(bench)
 
 
+@by_scenario
+def test_killed_before_any_write(scenario: Scenario, tmp_path: Path) -> None:
+    """The next agent takes up what is there, in either direction."""
+    up, down = writes_of(scenario, tmp_path / "clean")
+    for number, write in enumerate((*up, *down)):
+        with running(tmp_path / str(number), scenario.machine) as bench:
+            first = Node(bench)
+            first.dies_before = number
+            with pytest.raises(Killed):  # noqa: PT012 -- in either direction
+                first.want(scenario.wanted(bench))
+                first.want(manifest())
+            if number % 2:
+                second = Node(bench)
+                assert is_ready(second.want(scenario.wanted(bench))), f"{write}: {why_not(second.status)}"
+                hardware.assert_sound(bench)
+            last = Node(bench)
+            assert is_ready(last.want(manifest())), f"{write}: {why_not(last.status)}"
+            assert_pristine(bench)
+
+
+def test_a_write_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    spec = cards(("b60", ONE), ("flex170", OTHER))
+    machine = gpusim.Machine(spec, sleep=lambda seconds: void(goes_on.wait(seconds)))
+    on = gpusim.Operation.WRITE
+    machine.add_faults(gpusim.FaultRule(on=on, path=f"*{ONE}/sriov_numvfs", delay=20, count=1))
+    others_while_hanging: list[str] = []
+
+    def follow(done: Pass) -> None:
+        seen = phases(done.status)
+        hangs = isinstance(done.observed.gpus[DeviceName(bench.gpu)], Changing)
+        if hangs and seen["vf"] == seen["neighbour"] == "Ready":
+            others_while_hanging.append(allocation(done.status, "stuck").message)
+            goes_on.set()
+
+    with running(tmp_path, machine) as bench:
+        stuck, other = bench.gpus
+        wanted = manifest(
+            {"stuck": [f"{stuck}-fs2-vf0"], "vf": [f"{other}-m2-vf0"], "neighbour": [f"{other}-m2-vf1"]}
+        )
+        converged = bench.converge(wanted, followed=follow)
+        assert converged.reached, converged.why
+        assert others_while_hanging
+        assert "enabling 2 VFs (fs2)" in others_while_hanging[0]
+        bench.reach(manifest())
+        assert_pristine(bench)
+
+
+def test_a_read_that_hangs_at_the_first_look(tmp_path: Path) -> None:
+    """Somebody else is changing a GPU when we start: nothing is said to be missing, and nothing taken away."""
+    goes_on = threading.Event()
+    spec = cards(("b60", ONE), ("flex170", OTHER))
+    machine = gpusim.Machine(spec, sleep=lambda seconds: void(goes_on.wait(seconds)))
+    with running(tmp_path, machine) as bench:
+        wanted = manifest({"a": [bench.gpu], "b": [bench.gpus[1]]})
+        assert is_ready(Node(bench).want(wanted))
+        machine.add_faults(
+            gpusim.FaultRule(on=gpusim.Operation.READ, path=f"*{ONE}/sriov_numvfs", delay=20, count=1)
+        )
+        node = Node(bench, settings=replace(bench.settings(), patience=0.3))
+        try:
+            node.settle()
+            assert phases(node.status)["b"] == "Ready"
+            assert phases(node.status)["a"] != "Refused"
+            assert len(specs_in(bench.cdi)) == 2
+        finally:
+            goes_on.set()
+
+
+def void(_: object) -> None:
+    """For functions that may return nothing."""
+
+
 def test_fewer_vfs_than_asked_for(tmp_path: Path) -> None:
     with running(tmp_path, cards(("b60", ONE), ("flex170", OTHER))) as bench:
         node, on = Node(bench), gpusim.Operation.ENABLE
@@ -192,8 +270,13 @@ def test_a_vf_that_falls_off_the_bus(tmp_path: Path) -> None:
         node = Node(bench)
         both = manifest({"a": [f"{bench.gpu}-m2-vf0"], "b": [f"{bench.gpu}-m2-vf1"]})
         assert is_ready(node.want(both))
-        card = next(n for n in bench.machine.sysfs.listdir(
-            f"{hardware.pf(hardware.vf_addresses(bench.machine, ONE)[1])}/drm") if n.startswith("card"))
+        card = next(
+            n
+            for n in bench.machine.sysfs.listdir(
+                f"{hardware.pf(hardware.vf_addresses(bench.machine, ONE)[1])}/drm"
+            )
+            if n.startswith("card")
+        )
         bench.start_process(77, "python", f"dri/{card}")
         bench.machine.vanish(ONE, vf=0)
         node.settle()
@@ -227,15 +310,33 @@ def test_a_gpu_that_is_pulled_and_put_back(tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
-@pytest.mark.parametrize("count", [0, 3])
-def test_somebody_else_writes_numvfs(count: int, tmp_path: Path) -> None:
+def test_somebody_else_turns_our_vfs_off(tmp_path: Path) -> None:
     with running(tmp_path, cards(("b60", ONE))) as bench:
         node = Node(bench)
         assert is_ready(node.want(manifest({"vf": [f"{bench.gpu}-fs2-vf1"]})))
-        bench.machine.foreign_numvfs(ONE, count)
+        bench.machine.foreign_numvfs(ONE, 0)
         node.settle()
         assert is_ready(node.status), why_not(node.status)
         assert hardware.num_vfs(bench.machine, ONE) == 2
+        node.want(manifest())
+        assert_pristine(bench)
+
+
+def test_somebody_else_makes_other_vfs_of_ours(tmp_path: Path) -> None:
+    """These are not ours any more: they stay until whoever made them takes them away."""
+    with running(tmp_path, cards(("b60", ONE))) as bench:
+        node, wanted = Node(bench), manifest({"vf": [f"{bench.gpu}-fs2-vf1"]})
+        assert is_ready(node.want(wanted))
+        bench.machine.foreign_numvfs(ONE, 3)
+        node.settle()
+        assert phases(node.status) == {"vf": "Blocked"}
+        assert "somebody else" in allocation(node.status, "vf").message
+        assert list(bench.cdi.iterdir()) == []
+        node.want(manifest())
+        node.wait(600)
+        assert hardware.num_vfs(bench.machine, ONE) == 3
+        bench.machine.foreign_numvfs(ONE, 0)
+        assert is_ready(node.want(wanted))
         node.want(manifest())
         assert_pristine(bench)
 

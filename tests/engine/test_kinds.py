@@ -5,10 +5,23 @@ from pathlib import Path
 
 import pytest
 
+import gpusim
+from state.planning import Options
 from tests.cdi_rules import nodes_of, specs_in
 from tests.engine import hardware
 from tests.engine.hardware import assert_pristine
-from tests.engine.machines import Bench, Node, allocation, is_ready, manifest, phases, running, vfio, why_not
+from tests.engine.machines import (
+    Bench,
+    Node,
+    allocation,
+    is_ready,
+    limited,
+    manifest,
+    phases,
+    running,
+    vfio,
+    why_not,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -24,6 +37,10 @@ class Kind:
 
     def __str__(self) -> str:
         return self.machine
+
+    @property
+    def spec(self) -> gpusim.MachineSpec:
+        return limited(gpusim.load_machine(self.machine), 12)
 
 
 KINDS = (
@@ -75,7 +92,7 @@ def injected(bench: Bench, name: str) -> list[str]:
 
 @by_kind(KINDS)
 def test_whole_then_shared(kind: Kind, tmp_path: Path) -> None:
-    with running(tmp_path, kind.machine) as bench:
+    with running(tmp_path, kind.spec) as bench:
         node = Node(bench)
         settled(node, manifest({"whole": [bench.gpu]}))
         assert injected(bench, "whole") == drm_nodes(bench, bench.address)
@@ -90,7 +107,7 @@ def test_whole_then_shared(kind: Kind, tmp_path: Path) -> None:
 @by_kind(WITH_PROFILES)
 def test_one_table_profile_after_the_other(kind: Kind, tmp_path: Path) -> None:
     first, second = kind.profiles
-    with running(tmp_path, kind.machine) as bench:
+    with running(tmp_path, kind.spec) as bench:
         node, modes = Node(bench), [profile.rpartition("_")[2] for profile in kind.profiles]
         settled(node, manifest({"a": [f"{bench.gpu}-{modes[0]}-vf0"], "b": [f"{bench.gpu}-{modes[0]}-vf1"]}))
         hardware.assert_profile(bench.machine, bench.address, first, ecc_on=kind.ecc_on)
@@ -111,7 +128,7 @@ def test_one_table_profile_after_the_other(kind: Kind, tmp_path: Path) -> None:
 @by_kind(WITH_VFS)
 def test_fair_shares(kind: Kind, tmp_path: Path) -> None:
     first, second = kind.shares
-    with running(tmp_path, kind.machine) as bench:
+    with running(tmp_path, kind.spec) as bench:
         node = Node(bench)
         settled(node, manifest({"a": [f"{bench.gpu}-fs{first}-vf0", f"{bench.gpu}-fs{first}-vf1"]}))
         assert hardware.num_vfs(bench.machine, bench.address) == first
@@ -131,7 +148,7 @@ def test_fair_shares(kind: Kind, tmp_path: Path) -> None:
 
 @by_kind(WITH_VFS)
 def test_passthrough_of_vfs_and_of_the_whole(kind: Kind, tmp_path: Path) -> None:
-    with running(tmp_path, kind.machine) as bench:
+    with running(tmp_path, kind.spec) as bench:
         node, own = Node(bench), hardware.driver(bench.machine, bench.address)
         first, second = (f"{bench.gpu}-fs2-vf{index}" for index in range(2))
         settled(node, manifest({"vm": [vfio(first)], "pod": [second]}))
@@ -218,7 +235,7 @@ def test_all_kinds_in_one_machine(tmp_path: Path) -> None:
 
 def test_devices_elsewhere_are_given_with_their_host_paths(tmp_path: Path) -> None:
     with running(tmp_path, "b50") as bench:
-        bench.reach(manifest({"a": [bench.gpu]}), devfs=bench.roots.devfs)
+        bench.reach(manifest({"a": [bench.gpu]}), Options(devfs=bench.roots.devfs))
         (spec,) = specs_in(bench.cdi).values()
         node = spec["devices"][0]["containerEdits"]["deviceNodes"][0]
         assert node["hostPath"] == node["path"].replace("/dev", bench.roots.devfs, 1)

@@ -1,6 +1,16 @@
 """Builds what a plan looks at from the short description in a case's ``observed.yaml``.
 
-Everything left out is as on a healthy, idle machine. ``README.md`` beside this file lists the keys.
+Everything left out is as on a healthy, idle machine of these GPUs:
+
+- ``gpus``: by name; of each ``driver`` (null, or ``unreadable``), ``vfs`` (a profile), ``enabled`` (how many of
+  them), ``vfDrivers`` by index, ``quotas`` (a profile set while no VFs are there), ``madeWithEcc``, ``automatic``,
+  ``quotasWritable``, ``sriov: unreadable``, ``changing`` (what a worker does), ``memory`` (bytes, null), ``bar``,
+  ``ecc``, ``iommu`` (group, null), ``mates`` (address: driver), ``nodesMissing``, ``mei``
+- ``cdi``: by allocation key ``as written``, ``stale`` or ``torn``; or ``unreadable``
+- ``ownership``: ``layouts``, ``bindings``, ``applied``, ``boot``; ``held``: nonce and devices by claim; ``marks``:
+  nonce by claim; each of these, also ``unreadable``
+- ``open``: who has a function open; ``hidden``: why nobody can tell; ``kernelDrivers``
+- ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``byMarks``; ``forceRelease``; ``oneWave``
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from state.actions import Action, SetVfProfile
 from state.ids import DeviceName
 from state.outcomes import Outcome
 from state.planning import Plan
@@ -14,7 +15,7 @@ from tests.golden.machine import NOW
 def in_words(todo: Plan, before: Ownership, looked: Iterable[DeviceName]) -> dict[str, object]:
     """Everything the plan says; ``before`` is the ownership record it started from."""
     words: dict[str, object] = {
-        "actions": [f"{action.pf}: {action}" for action in todo.actions],
+        "actions": [_action(action) for action in todo.actions],
         "blocked": [f"{blocked.what}: {blocked.why}" for blocked in todo.blocked],
         "looked": [str(pf) for pf in looked],
         "overridden": list(todo.overridden),
@@ -31,6 +32,18 @@ def in_words(todo: Plan, before: Ownership, looked: Iterable[DeviceName]) -> dic
     keep = ("actions", "outcomes")
     return {name: value for name, value in words.items() if name in keep or value not in (None, [], {})} | (
         {} if todo.held is None else {"held": words["held"]}
+    )
+
+
+def _action(action: Action) -> str:
+    """The action, where it is about quotas with what each VF gets on each tile."""
+    words = str(action) if action.pf is None else f"{action.pf}: {action}"
+    if not isinstance(action, SetVfProfile):
+        return words
+    quota = action.quota
+    return (
+        f"{words}: {quota.contexts} contexts, {quota.doorbells} doorbells, {quota.ggtt} GGTT, "
+        f"{quota.lmem} memory, {quota.exec_quantum_ms} ms, {quota.preempt_timeout_us} µs"
     )
 
 

@@ -17,7 +17,7 @@ from gpusim import devfs_face, fuse_face
 from gpusim.model.tree import Attribute, Tree
 
 from reconciler.node import sysfs
-from reconciler.runtime import files
+from reconciler.node.patient_reads import PatientReads
 from state.observed import Unreadable
 from tests.engine.machines import Bench
 
@@ -39,16 +39,19 @@ class Change:
 
 @dataclass(slots=True)
 class Watch:
-    """Who hears of changes, before they happen and after."""
+    """Who hears of changes, before they happen and after; while ``on``, that is while the engine runs."""
 
-    before: Callable[[Change], None] = lambda _: None
-    after: Callable[[Change], None] = lambda _: None
+    before: Callable[[Change], None]
+    after: Callable[[Change], None]
+    on: bool = False
 
     @contextlib.contextmanager
     def around(self, change: Change) -> Iterator[None]:
-        self.before(change)
+        if self.on:
+            self.before(change)
         yield
-        self.after(change)
+        if self.on:
+            self.after(change)
 
 
 @contextlib.contextmanager
@@ -66,7 +69,7 @@ def served(machine: gpusim.Machine, where: Path, watch: Watch, *, fuse: bool) ->
         else:
             _answer_directly(patch, machine.sysfs, bench.roots.sysfs)
         _watch_attributes(patch, bench.roots.sysfs, watch)
-        _watch_files(patch, where, watch)
+        _watch_files(patch, watch)
         yield bench
 
 
@@ -76,6 +79,8 @@ def _answer_directly(patch: pytest.MonkeyPatch, tree: Tree, root: str) -> None:
     for name in ("read", "read_link", "list_directory", "write"):
         patch.setattr(sysfs, name, getattr(direct, name))
     patch.setattr(os, "stat", direct.stat)
+    # A thread for each read takes longer than the read.
+    patch.setattr(PatientReads, "read", lambda self, key, read: read())
 
 
 class _Direct:
@@ -139,19 +144,16 @@ def _watch_attributes(patch: pytest.MonkeyPatch, root: str, watch: Watch) -> Non
     patch.setattr(sysfs, "write", watched)
 
 
-def _watch_files(patch: pytest.MonkeyPatch, where: Path, watch: Watch) -> None:
+def _watch_files(patch: pytest.MonkeyPatch, watch: Watch) -> None:
     rename, unlink = os.rename, os.unlink
 
     def watched_rename(source: Path, target: Path) -> None:
         with watch.around(Change(file=Path(target))):
             rename(source, target)
 
-    def watched_unlink(path: Path, **how: int) -> None:
-        if Path(path).name.startswith(".") or not Path(path).is_relative_to(where):
-            unlink(path, **how)
-            return
+    def watched_unlink(path: Path, *, dir_fd: int | None = None) -> None:
         with watch.around(Change(file=Path(path), removed=True)):
-            unlink(path, **how)
+            unlink(path, dir_fd=dir_fd)
 
-    patch.setattr(files.os, "rename", watched_rename)
-    patch.setattr(files.os, "unlink", watched_unlink)
+    patch.setattr(os, "rename", watched_rename)
+    patch.setattr(os, "unlink", watched_unlink)

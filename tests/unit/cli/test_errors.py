@@ -71,6 +71,10 @@ def test_standard_input_is_named_as_such(
     assert said(capsys, *empty, "plan", "-f", "-").startswith("standard input:2:1: ")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{MANIFEST}spec: 1".encode())))
     assert said(capsys, *empty, "plan", "-f", "-").startswith("standard input: spec: ")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"#" * (2 * 1024 * 1024 + 1))))
+    assert said(capsys, *empty, "plan", "-f", "-").startswith("standard input: ")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert said(capsys, *empty, "plan", "-f", "-") == "standard input: is closed"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(MANIFEST.encode())))
     assert main([*empty, "plan", "-f", "-"]) == 0
 

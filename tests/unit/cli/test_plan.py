@@ -30,7 +30,6 @@ CHANGES = Forecast(
     actions=("remove CDI spec x.json (nobody wants it)",),
     blocked=(Waiting(what="0000-05-00-0-0x56c0", why="in use"),),
     allocations=(JUPYTER,),
-    refused_overrides=("spec.overrides[0].device: no such GPU",),
     overridden=(),
 )
 NOTHING = Forecast(
@@ -39,7 +38,6 @@ NOTHING = Forecast(
     actions=(),
     blocked=(),
     allocations=(),
-    refused_overrides=(),
     overridden=(),
 )
 
@@ -60,7 +58,6 @@ def test_a_plan_with_everything() -> None:
     assert blocked.splitlines() == [
         "blocked",
         "  0000-05-00-0-0x56c0: in use",
-        "  spec.overrides[0].device: no such GPU",
     ]
     assert allocations.splitlines() == [
         "allocations",
@@ -93,5 +90,4 @@ def test_drift() -> None:
         ("this machine", "to do: remove CDI spec x.json (nobody wants it)"),
         ("allocation jupyter", "Converging: no VFs yet"),
         ("0000-05-00-0-0x56c0", "in use"),
-        ("spec.overrides[0].device", "no such GPU"),
     ]

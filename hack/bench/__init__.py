@@ -1,0 +1,1 @@
+"""Benchmarks of the node agent on simulated machines: they print numbers, and no test depends on them."""

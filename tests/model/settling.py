@@ -1,0 +1,93 @@
+"""What must be true of a machine that has come to rest, and after everybody has left it."""
+
+import json
+from pathlib import Path
+
+from state.status import NodeStatus
+from tests.engine import hardware
+from tests.engine.hardware import assert_pristine, assert_sound
+from tests.model.judge import Part, Wrong
+from tests.model.world import LONGEST_WAIT, World
+
+RESTING = frozenset(("Ready", "Blocked", "Refused", "Releasing"))
+
+
+def settle(world: World) -> NodeStatus:
+    """Nothing goes wrong any more and the file is good: the engine has to find peace, and to be right then."""
+    world.machine.clear_faults()
+    if not world.file_is_good:
+        world.write_file()
+    world.quiesce()
+    world.sleep(LONGEST_WAIT)
+    status = world.quiesce().status
+    again = world.one_pass("resync")
+    if again is None or again.plan.actions:
+        raise Wrong(f"not at peace: {again}")
+    assert_sound(world.bench)
+    _check_phases(world, status)
+    return status
+
+
+def _check_phases(world: World, status: NodeStatus) -> None:
+    phases = {f"{one.origin}-{one.name}": one for one in status.allocations}
+    for key, one in phases.items():
+        if not world.in_force.paused and one.phase not in RESTING:
+            raise Wrong(f"{key} stays {one.phase}: {one.message}")
+        if one.phase in ("Blocked", "Refused") and not one.message:
+            raise Wrong(f"{key} is {one.phase}, and nobody says why")
+    for name in world.wanted.entries:
+        key = f"{'claim' if world.cluster else 'alloc'}-{name}"
+        if key not in phases:
+            raise Wrong(f"nothing is said about {key}")
+        if is_uncontested(world, name) and phases[key].phase != "Ready":
+            raise Wrong(f"nothing is in the way of {key}, but it is {phases[key].phase}: {phases[key].message}")
+
+
+def is_uncontested(world: World, name: str) -> bool:
+    """Whether nothing and nobody is in the way of an entry: then it has to be served."""
+    if world.in_force.paused or name in world.wanted.releases:
+        return False
+    mine = world.parts_of(name)
+    gpus = {part.gpu for part in mine}
+    overridden = {Part.of(device).gpu for device in world.wanted.overrides}
+    if gpus & (overridden | set(world.judge.foreign) | set(world.watchers.values())):
+        return False
+    if not all(world.is_plugged(gpu) and hardware.driver(world.machine, gpu) is not None for gpu in gpus):
+        return False
+    if world.may_hold.get(name, {mine}) != {mine}:
+        return False
+    rivals = [world.parts_of(other) for other in world.wanted.entries if other != name]
+    rivals += [parts for uid, held in world.may_hold.items() if uid != name for parts in held]
+    rivals += [grip.parts for key, grip in world.judge.grips.items() if key.partition("-")[2] != name]
+    own = [grip.parts for key, grip in world.judge.grips.items() if key.partition("-")[2] == name]
+    if any(parts != mine for parts in own):
+        return False
+    return all(part.goes_with(other) for part in mine for parts in rivals for other in parts)
+
+
+def everybody_leaves(world: World) -> None:
+    """Nobody wants or uses anything any more, others have cleaned up after themselves: nothing may be left."""
+    for key in list(world.judge.grips):
+        world.stop_using(key)
+    for uid in list(world.marks):
+        world.unprepare(uid)
+    for key in list(world.pids):
+        world.stop_using(key)
+    world.stop_watching()
+    for gpu in [gpu.address for gpu in world.machine.spec.gpus]:
+        if not world.is_plugged(gpu):
+            world.unplug_or_plug(gpu)
+        if gpu in world.judge.foreign:
+            world.others_set_numvfs(gpu, 0)
+    for file in world.judge.foreign_files:
+        file.unlink()
+    world.judge.foreign_files = {}
+    world.wanted = type(world.wanted)()
+    world.write_file()
+    status = settle(world)
+    if status.allocations or status.plan.blocked:
+        raise Wrong(f"everybody has left, but: {status.allocations} {status.plan.blocked}")
+    assert_pristine(world.bench)
+    held = Path(world.bench.roots.held_file)
+    if held.exists() and json.loads(held.read_bytes())["claims"]:
+        raise Wrong(f"everybody has left, but: {held.read_text()}")
