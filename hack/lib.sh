@@ -1,7 +1,10 @@
 # Shared by the scripts of hack/, which source it from the repository's root under `set -euo pipefail`.
 
-# What Debian has to bring: Python, and what tests of mounts and of simulated devices use.
-system_packages=(python3 python3-venv python3-gi fuse3 umockdev gir1.2-umockdev-1.0)
+# What Debian has to bring: Python, and what tests of mounts, of simulated devices and of real containers use.
+system_packages=(
+    python3 python3-venv python3-gi fuse3 umockdev gir1.2-umockdev-1.0
+    podman runc busybox-static golang-go golang-github-container-orchestrated-devices-container-device-interface-dev
+)
 
 say() {
     printf '== %s\n' "$*" >&2

@@ -108,7 +108,7 @@ class Judge:
         seen = self.gpus.get(name)
         if seen is None:
             known = tuple(sorted(self.gpus)) or ("none: no Intel GPU",)
-            raise RefusedError(path, f"there is no GPU {name!r} on this machine", known)
+            raise RefusedError(path, f"there is no GPU {name!r} on this machine", known, name)
         return seen.last if isinstance(seen, Changing) else seen
 
     def _together(self, asked: Iterable[AppliedDevice], path: str) -> tuple[WantedDevice, ...]:

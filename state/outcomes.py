@@ -12,6 +12,7 @@ from state.cdi_planning import CdiPlan, EntryState
 from state.desired import Desired, Entry, Origin, RefusedEntry
 from state.gpu_planning import Failure, GpuPlan
 from state.ids import DeviceName
+from state.observed import Unreadable
 from state.records import AppliedDevice
 
 
@@ -56,7 +57,8 @@ class OutcomeJudge:
     """Judges allocations by what was seen and what is planned.
 
     ``in_use`` are keys of claims that hold devices, ``touched`` those of entries under whose devices this plan
-    changes something; ``leaving`` has by key what is being taken back.
+    changes something; ``leaving`` has by key what is being taken back, ``unseen`` what can't be read of GPUs that
+    would else count as absent.
     """
 
     desired: Desired
@@ -66,6 +68,7 @@ class OutcomeJudge:
     failures: Mapping[str, Failure]
     in_use: frozenset[str]
     touched: frozenset[str]
+    unseen: Mapping[str, Unreadable]
     leaving: Mapping[str, tuple[AppliedDevice, ...]]
     frozen: Frozen | None = None
 
@@ -97,12 +100,13 @@ class OutcomeJudge:
         )
 
     def _refused(self, refused: RefusedEntry) -> Outcome:
+        unread = self.unseen.get(refused.key)
         return Outcome(
             key=refused.key,
             name=refused.name,
             origin=refused.origin,
-            phase=Phase.REFUSED,
-            message=str(refused.refusal),
+            phase=Phase.REFUSED if unread is None else Phase.BLOCKED,
+            message=str(refused.refusal if unread is None else unread),
             claim=refused.claim,
             in_use=refused.key in self.in_use,
         )

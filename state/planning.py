@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
+from state.actions import Action, unit_of
 from state.arbitration import Arbitration, Standing, arbitrate
 from state.cdi import key_of
 from state.cdi_planning import CdiPlan, plan_cdi
 from state.claims import Claims
 from state.desired import Desired, Entry, Origin
 from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
-from state.ids import DeviceName
+from state.ids import DeviceName, parse_device_name
 from state.layouts import has_layout
 from state.observed import Changing, Observed, PfSeen, SriovSeen, Unreadable
 from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
@@ -228,6 +228,7 @@ class _Planning:
         readable = not isinstance(self.observed.ownership, Unreadable)
         kept = {Origin.CLAIM.key(uid) for uid in held.claims}
         kept |= {entry.key for entry, _ in court.refused if entry.key in self.ownership.applied}
+        kept |= self._unseen().keys()
 
         def is_kept(key: str) -> bool:
             return key in kept or (unclear and key.startswith(f"{Origin.CLAIM.value}-"))
@@ -240,6 +241,17 @@ class _Planning:
             devfs=self.options.devfs,
             kept=is_kept,
         )
+
+    def _unseen(self) -> dict[str, Unreadable]:
+        """Allocations of GPUs that are not seen, but may be there: something at their address can't be read."""
+        unseen: dict[str, Unreadable] = {}
+        for entry in self.desired.refused:
+            if entry.refusal.absent is not None:
+                address, _ = parse_device_name(entry.refusal.absent)
+                for place in self.observed.unreadable:
+                    if address in place.path:
+                        unseen[entry.key] = place
+        return unseen
 
     def _plannable(self, court: Arbitration) -> Iterable[tuple[DeviceName, PfSeen]]:
         """GPUs that something may be done to: not while it is unknown what of them is ours."""
@@ -316,6 +328,7 @@ class _Planning:
             failures=self.memory.failures,
             in_use=frozenset(Origin.CLAIM.key(uid) for uid in held.claims),
             touched=touched,
+            unseen=self._unseen(),
             leaving={key: record for key, record in ownership.applied.items() if key not in self.wanted},
             frozen=frozen,
         ).outcomes()
@@ -325,7 +338,8 @@ class _Planning:
             yield Blocked(what="all changes", why=frozen.why)
         elif frozen is not None:
             for action in actions:
-                yield Blocked(what=_what(action), why=frozen.why)
+                what = str(action) if action.pf is None else f"{action.pf}: {action}"
+                yield Blocked(what=what, why=frozen.why)
 
     def _blocked(self, court: Arbitration, gpus: Mapping[DeviceName, GpuPlan], cdi: CdiPlan) -> Iterable[Blocked]:
         if cdi.blocked is not None:
@@ -400,11 +414,3 @@ def _put(records: dict[str, _Record], pf: DeviceName, record: _Record | None) ->
         records.pop(pf, None)
     else:
         records[pf] = record
-
-
-def _what(action: Action) -> str:
-    match action:
-        case RemoveCdiSpec() | WriteCdiSpec():
-            return str(action)
-        case _:
-            return f"{action.pf}: {action}"

@@ -168,7 +168,7 @@ def decode_status(raw: bytes) -> StatusFile:
     """The status file in ``raw``. Raises StatusError when it is none, or of a format this version can't read."""
     try:
         return msgspec.json.decode(raw, type=StatusFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no such JSON, not UTF-8; or nested without end
         raise StatusError(str(error)) from None
 
 

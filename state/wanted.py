@@ -16,11 +16,15 @@ Gpus = Mapping[DeviceName, PfSeen | Changing]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Something in the manifest that can't be had: the field's path, why, and what would be allowed."""
+    """Something in the manifest that can't be had: the field's path, why, and what would be allowed.
+
+    ``absent`` is the GPU that is not there, if that is why.
+    """
 
     path: str
     why: str
     allowed: tuple[str, ...] = ()
+    absent: DeviceName | None = None
 
     @property
     def reason(self) -> str:
@@ -34,8 +38,10 @@ class Refusal:
 class RefusedError(Exception):
     """Carries a refusal out of the function that found it."""
 
-    def __init__(self, path: str, why: str, allowed: tuple[str, ...] = ()) -> None:
-        self.refusal = Refusal(path=path, why=why, allowed=allowed)
+    def __init__(
+        self, path: str, why: str, allowed: tuple[str, ...] = (), absent: DeviceName | None = None
+    ) -> None:
+        self.refusal = Refusal(path=path, why=why, allowed=allowed, absent=absent)
         super().__init__(str(self.refusal))
 
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import daemon, layouts, machines, passes
-from bench.figures import MISSED, Figure, as_json, as_table
 from gpusim import fuse_face
+from hack.bench import daemon, layouts, machines, passes
+from hack.bench.figures import MISSED, Figure, as_json, as_table
 
 PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands")
 
@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--more", type=int, default=1, metavar="N", help="N times as many samples (1)")
-    parser.add_argument("--idle-seconds", type=float, default=30.0, metavar="S", help="how long to watch it idle (30)")
+    parser.add_argument(
+        "--idle-seconds", type=float, default=30.0, metavar="S", help="how long to watch it idle (30)"
+    )
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a budget is missed")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.figures import Figure, milliseconds
-from bench.machines import Site, allocation_of
-
+from hack.bench.figures import Figure, milliseconds
+from hack.bench.machines import Site, allocation_of
 from reconciler.node.status_file import read_status
 from reconciler.runtime.files import FileRefused
 from state.status import NodeStatus, StatusError
@@ -28,7 +27,17 @@ _LOOK_AGAIN = 0.0002
 @contextlib.contextmanager
 def running(site: Site, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """`gpu-reconciler run` on a machine; its log goes to a file beside it."""
-    words = ["gpu-reconciler", "run", "-f", str(site.file), "--processes", "visible", "--log-level", "warning", *more]
+    words = [
+        "gpu-reconciler",
+        "run",
+        "-f",
+        str(site.file),
+        "--processes",
+        "visible",
+        "--log-level",
+        "warning",
+        *more,
+    ]
     with open(site.where / "agent.log", "ab") as log:
         process = subprocess.Popen(words, env=_environment(site), stderr=log)
         try:

@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 
 import gpusim
-from bench.daemon import await_status, phase_of, running
-from bench.figures import Figure, milliseconds
-from bench.machines import Site, allocation_of, wish
-
+from hack.bench.daemon import await_status, phase_of, running
+from hack.bench.figures import Figure, milliseconds
+from hack.bench.machines import Site, allocation_of, wish
 from reconciler.node.roots import Roots
 
 MACHINE = "flex170"
@@ -26,7 +25,7 @@ def layout_changes(where: Path, *, times: int) -> list[Figure]:
     """Overhead of making VFs, and of taking them down and making others."""
     where.mkdir()
     simulate = ["gpu-simulate", MACHINE, "--at", str(where), "--realistic", "--namespace", "--"]
-    words = [*simulate, sys.executable, "-m", "bench.layouts", str(where), str(times)]
+    words = [*simulate, sys.executable, "-m", "hack.bench.layouts", str(where), str(times)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=110)
     made, changed = json.loads(done.stdout)
     return [

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gpusim
 import msgspec
-from gpusim import devfs_face, directory_face, session
 
+import gpusim
+from gpusim import devfs_face, directory_face, session
 from reconciler.node.directories import make_directories
 from reconciler.node.roots import Roots
 from reconciler.node.tables import load_tables
@@ -57,7 +57,9 @@ class Site:
         for directory in (self.roots.cdi, self.roots.run):
             shutil.rmtree(directory, ignore_errors=True)
         make_directories(self.roots)
-        layouts = {gpu: OwnedLayout(profile=_profile(0x0BD5).name, count=62, boot_id="bench") for gpu in self.gpus}
+        layouts = {
+            str(gpu): OwnedLayout(profile=_profile(0x0BD5).name, count=62, boot_id="bench") for gpu in self.gpus
+        }
         write_atomic(Path(self.roots.ownership_file), encode_record(Ownership(layouts=layouts)), durable=False)
 
 

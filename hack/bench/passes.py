@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from bench.figures import Figure, milliseconds
-from bench.machines import Site
-
+from hack.bench.figures import Figure, milliseconds
+from hack.bench.machines import Site
 from reconciler.node import agent, agent_metrics, status_file
 from reconciler.node.agent import DESIRED, FILES, Agent, Settings
 from reconciler.node.apply_host import ApplyHost
@@ -138,7 +137,7 @@ def syscalls(site: Site, *, what: str) -> Iterator[Figure]:
 
 def _count_calls(site: Site, passes: int) -> float:
     table = site.where / "strace.txt"
-    words = ["strace", "-c", "-f", "-o", str(table), sys.executable, "-m", "bench.passes", str(passes)]
+    words = ["strace", "-c", "-f", "-o", str(table), sys.executable, "-m", "hack.bench.passes", str(passes)]
     described = json.dumps({"where": str(site.where), "roots": _roots(site)})
     subprocess.run(words, input=described, text=True, check=True, timeout=120)
     total = next(line for line in table.read_text().splitlines() if line.endswith(" total"))

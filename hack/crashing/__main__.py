@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpusim import fuse_face
-
 from hack.crashing import kills, points, rounds
 from hack.crashing.mutations import CrashPoint
 from hack.crashing.points import Broken, Reference

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gpusim
-
 from hack.crashing.points import Reference, arrive, expect, reach, take_all_back
 from hack.crashing.scenarios import machine_spec
 from hack.crashing.stand import standing, unsound

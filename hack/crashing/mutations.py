@@ -48,9 +48,9 @@ class CrashPoint:
 
 
 class Mutations:
-    """The calls made since ``install``, in words; `at` is where to end, `dying` hears of it right before."""
+    """The calls made since ``install``, in words; `at` is where to end, `dying` gets them right before."""
 
-    def __init__(self, at: CrashPoint | None, dying: Callable[[], None]) -> None:
+    def __init__(self, at: CrashPoint | None, dying: Callable[[list[str]], None]) -> None:
         self.calls: list[str] = []
         self._at = at
         self._dying = dying
@@ -111,7 +111,7 @@ class Mutations:
 
     def _die(self) -> NoReturn:
         self._inside = True
-        self._dying()
+        self._dying(self.calls)
         self._exit(KILLED)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import gpusim
 from gpusim import session
-
 from hack.crashing.numbering import Numbering
 from hack.crashing.scenarios import Stage
 

@@ -78,18 +78,18 @@ def _child(errand: Errand, tables: Tables, report: Path) -> int:
     at = None if errand.number is None else CrashPoint(number=errand.number, after=errand.after)
     descriptor = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     write = os.write
-    mutations = Mutations(at, lambda: _tell())
 
-    def _tell() -> None:
-        write(descriptor, json.dumps(mutations.calls).encode())
+    def tell(calls: list[str]) -> None:
+        write(descriptor, json.dumps(calls).encode())
 
+    mutations = Mutations(at, tell)
     mutations.install()
     try:
         live(Order(where=Path(errand.where), cluster=errand.cluster, threads=errand.threads), tables)
     except BaseException:  # noqa: BLE001  whatever it is, the log shows it
         traceback.print_exc()
         return 1
-    _tell()
+    tell(mutations.calls)
     return 0
 
 

@@ -83,7 +83,7 @@ def _observe_file(directory: str, name: str) -> CdiFileSeen | None:
 def _may_be_ours(content: bytes) -> bool:
     try:
         return msgspec.json.decode(content, type=_Kind).kind == KIND
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, another shape, not UTF-8; or nested without end
         return True
 
 

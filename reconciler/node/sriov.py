@@ -53,7 +53,7 @@ def read_sriov(
             return sysfs.malformed(f"{directory}/{name}", "a number from 0 to 65535", str(number))
         numbers.append(default if number is None else number)
     total, enabled, autoprobe = (number or 0 for number in numbers)
-    provisioning = _provisioning(sysfs_root, directory, address, driver, total)
+    provisioning = _provisioning(sysfs_root, directory, address, driver, total, enabled)
     if isinstance(provisioning, Unreadable):
         return provisioning
     return SriovSeen(
@@ -66,7 +66,7 @@ def read_sriov(
 
 
 def _provisioning(
-    sysfs_root: str, directory: str, address: PciAddress, driver: str | None, total: int
+    sysfs_root: str, directory: str, address: PciAddress, driver: str | None, total: int, enabled: int
 ) -> ProvisioningSeen | Unreadable | None:
     if total == 0:
         return None
@@ -76,7 +76,7 @@ def _provisioning(
     automatic = None if files.automatic is None else _read_switch(files.automatic)
     if isinstance(automatic, Unreadable):
         return automatic
-    quotas = () if automatic else read_quotas(files, total)
+    quotas = () if automatic else read_quotas(files, total, enabled=enabled)
     if isinstance(quotas, Unreadable):
         return quotas
     return ProvisioningSeen(
@@ -88,16 +88,19 @@ def _provisioning(
     )
 
 
-def read_quotas(files: QuotaFiles, total: int) -> tuple[tuple[TileQuota, ...], ...] | Unreadable:
-    """What VFs 0 to ``total`` - 1 have: the first VF in full, the others in one telling field of tile 0."""
+def read_quotas(files: QuotaFiles, total: int, *, enabled: int) -> tuple[tuple[TileQuota, ...], ...] | Unreadable:
+    """What VFs 0 to ``total`` - 1 have: the first VF in full, the others in one telling field of tile 0.
+
+    While none is enabled, those that have anything are read in full too: whoever set their quotas may have been
+    killed half-way, and VFs must not be enabled with some of them missing.
+    """
     telling = next((field for field in (QuotaField.LMEM, QuotaField.GGTT) if field in files.tiles[0]), None)
     unread = (TileQuota(),) * (len(files.tiles) - 1)
     quotas: list[tuple[TileQuota, ...]] = []
     for vf in range(total):
-        if vf == 0:
+        tiles = [_read_tile(files, vf, 0, (telling,) if telling else ()), *unread]
+        if vf == 0 or (not enabled and isinstance(tiles[0], TileQuota) and not tiles[0].is_empty()):
             tiles = [_read_tile(files, vf, tile, tuple(QuotaField)) for tile in range(len(files.tiles))]
-        else:
-            tiles = [_read_tile(files, vf, 0, (telling,) if telling else ()), *unread]
         good = []
         for tile in tiles:
             if not isinstance(tile, TileQuota):

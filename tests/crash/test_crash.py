@@ -9,7 +9,7 @@ import pytest
 
 from hack.crashing import kills, points, rounds
 from hack.crashing.mutations import CrashPoint
-from hack.crashing.points import Broken, Reference, left_behind, undisturbed
+from hack.crashing.points import Broken, left_behind, undisturbed
 from hack.crashing.scenarios import MANUAL, SCENARIOS, machine_spec
 from hack.crashing.stand import differences, standing, unsound
 from hack.crashing.warm import Errand, Warm

@@ -253,7 +253,7 @@ class Bench:
 
     def want(self, wanted: Mapping[str, object]) -> None:
         """Write the desired-state file."""
-        self.file.write_text(yaml.safe_dump(wanted))
+        self.file.write_text(json.dumps(wanted, indent=2))  # YAML, too
 
     def ownership(self) -> Ownership:
         """The record of what is ours."""

@@ -22,37 +22,49 @@ STEPS = 30
 ERRNOS = ("EIO", "EBUSY", "ENOSPC", "ENODEV", "EPERM")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """Somebody uses an allocation: the spec file it was started with, and the functions (in sysfs) behind it."""
+
+    file: str
+    spec: Spec
+    places: frozenset[str]
+
+
 @dataclass(slots=True)
 class Story:
-    """A machine, its agent, and who uses what."""
+    """A machine, its agent, and processes that use what they were given."""
 
     bench: Bench
     random: Random
-    node: Node
+    node: Node = field(init=False)
     told: list[str] = field(default_factory=list)
-    users: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    """By process: the allocation, and the sysfs directories of the functions it uses."""
+    users: dict[str, Use] = field(default_factory=dict)
     pulled: set[str] = field(default_factory=set)
-    pids: int = 100
+    number: int = 100
+
+    def __post_init__(self) -> None:
+        self.node = self.new_agent()
+
+    def new_agent(self) -> Node:
+        return Node(self.bench)
 
     def step(self) -> None:
-        steps: tuple[Callable[[], None], ...] = (
-            self.want,
-            self.want,
-            self.want,
-            self.use,
-            self.use,
-            self.stop_using,
-            self.fail_writes,
-            self.end_faults,
-            self.restart,
-            self.kill,
-            self.let_time_pass,
-            self.pull,
-            self.put_back,
-            self.reboot,
-        )
-        self.random.choice(steps)()
+        steps: dict[Callable[[], None], int] = {
+            self.want: 6,
+            self.use: 7,
+            self.stop_using: 3,
+            self.fail_writes: 2,
+            self.end_faults: 2,
+            self.restart: 2,
+            self.kill: 3,
+            self.let_time_pass: 3,
+            self.pull: 1,
+            self.put_back: 2,
+            self.reboot: 1,
+        }
+        (step,) = self.random.choices(list(steps), weights=list(steps.values()))
+        step()
         self.check()
 
     def tell(self, text: str) -> None:
@@ -61,8 +73,8 @@ class Story:
     # -- what happens --------------------------------------------------------------------------------------
 
     def want(self) -> None:
-        names = self.random.sample(("ann", "bob", "cyd"), self.random.randint(0, 3))
-        wanted = {name: [self.device() for _ in range(self.random.randint(1, 2))] for name in names}
+        names = self.random.sample(("ann", "bob", "cyd"), self.random.choice((0, 1, 2, 3, 3)))
+        wanted = {name: [self.device() for _ in range(self.random.choice((1, 1, 2)))] for name in names}
         self.tell(f"want {wanted}")
         self.bench.want(manifest(wanted, linger=self.random.choice((0, 0, 30))))
         self.node.settle()
@@ -80,23 +92,27 @@ class Story:
         if not ready:
             return
         name = self.random.choice(ready)
-        nodes = [node.removeprefix("/dev/") for node in nodes_of(self.specs()[name], name)]
-        opened = [node for node in nodes if "by-path" not in node and node != "vfio/vfio"]
-        self.pids += 1
-        self.tell(f"process {self.pids} uses {name}: {opened}")
-        self.bench.start_process(self.pids, "user", *opened)
-        self.users[self.pids] = (name, tuple(sorted(self.places(opened))))
+        use = self.use_of(f"intel.com-gpu_alloc-{name}.json")
+        self.number += 1
+        self.tell(f"process {self.number} uses {name}")
+        self.bench.start_process(self.number, "user", *opened(use.spec))
+        self.users[str(self.number)] = use
+
+    def use_of(self, file: str) -> Use:
+        spec = specs_in(self.bench.cdi)[file]
+        places = frozenset(place for node in opened(spec) for place in self.places(node))
+        return Use(file=file, spec=spec, places=places)
 
     def stop_using(self) -> None:
         if self.users:
-            pid = self.random.choice(sorted(self.users))
-            self.tell(f"process {pid} ends")
-            self.end(pid)
+            user = self.random.choice(sorted(self.users))
+            self.tell(f"{user} ends")
+            self.end(user)
             self.node.settle("resync")
 
-    def end(self, pid: int) -> None:
-        self.bench.end_process(pid)
-        del self.users[pid]
+    def end(self, user: str) -> None:
+        self.bench.end_process(int(user))
+        del self.users[user]
 
     def fail_writes(self) -> None:
         file = self.random.choice(("sriov_numvfs", "bind", "unbind", "driver_override", "*_quota", "auto_prov*"))
@@ -111,12 +127,12 @@ class Story:
 
     def restart(self) -> None:
         self.tell("restart")
-        self.node = Node(self.bench)
+        self.node = self.new_agent()
         self.node.settle()
 
     def kill(self) -> None:
-        self.node.dies_before = len(self.node.writes) + self.random.randint(0, 6)
         self.tell("killed soon")
+        self.node.dies_before = len(self.node.writes) + self.random.randint(0, 6)
         try:
             self.want()
         except Killed:
@@ -135,9 +151,9 @@ class Story:
         self.tell(f"pull {address}")
         self.bench.machine.unplug(address)
         self.pulled.add(address)
-        for pid, (_, places) in sorted(self.users.items()):
-            if any(f"/{address}" in place or not self.bench.machine.sysfs.isdir(place) for place in places):
-                self.end(pid)
+        for user, use in sorted(self.users.items()):
+            if not all(map(self.bench.machine.sysfs.isdir, use.places)):
+                self.end(user)
         self.node.settle()
 
     def put_back(self) -> None:
@@ -148,8 +164,6 @@ class Story:
         self.node.settle()
 
     def reboot(self) -> None:
-        if self.random.random() < 0.5:
-            return
         self.tell("reboot")
         self.bench.reboot()
         self.users.clear()
@@ -157,45 +171,36 @@ class Story:
 
     # -- what must hold ------------------------------------------------------------------------------------
 
-    def specs(self) -> dict[str, Spec]:
-        """Our spec files by allocation."""
-        prefix, suffix = "intel.com-gpu_alloc-", ".json"
-        return {name[len(prefix) : -len(suffix)]: spec for name, spec in specs_in(self.bench.cdi).items()}
-
-    def places(self, nodes: list[str]) -> set[str]:
-        """The sysfs directories of the functions behind device nodes, as one can find them now."""
-        machine = self.bench.machine
-        found = set()
-        for node in nodes:
-            directory, name = node.split("/")[:2]
-            kind = {"dri": "class/drm", "vfio": "class/vfio"}[directory]
-            if directory == "dri":
-                found.add(machine.sysfs.realpath(f"{kind}/{name}/device"))
-            elif name != "devices":
-                group = f"kernel/iommu_groups/{name}/devices"
-                found |= {machine.sysfs.realpath(f"{group}/{member}") for member in machine.sysfs.listdir(group)}
-        return found
+    def places(self, node: str) -> set[str]:
+        """The sysfs directories of the functions behind a device node, as it is now."""
+        tree, (directory, name) = self.bench.machine.sysfs, node.split("/")[:2]
+        if directory == "dri":
+            return {tree.realpath(f"class/drm/{name}/device")}
+        if name == "devices":
+            return set()
+        members = f"kernel/iommu_groups/{name}/devices"
+        return {tree.realpath(f"{members}/{member}") for member in tree.listdir(members)}
 
     def check(self) -> None:
         assert_sound(self.bench)
-        for pid, (name, places) in self.users.items():
-            process = Path(self.bench.roots.procfs, str(pid), "fd")
-            for place in places:
-                assert self.bench.machine.sysfs.isdir(place), f"{place}, used by {pid} for {name}, is gone"
-            for descriptor in process.iterdir():
-                assert descriptor.exists(), f"{descriptor.readlink()}, open in {pid} for {name}, is gone"
-        specs = self.specs()
+        for user, use in self.users.items():
+            for node in opened(use.spec):
+                assert self.is_there(node), f"{node}, used by {user}, is gone"
+                assert self.places(node) <= use.places, f"{node}, used by {user}, is another one now"
+        specs = specs_in(self.bench.cdi)
         for one in self.node.status.allocations:
             if one.phase == "Ready":
-                for path in nodes_of(specs[one.name], one.name):
-                    node = Path(self.bench.roots.devfs, path.removeprefix("/dev/"))
-                    assert node.exists(), f"{one.name} is Ready without {path}"
+                for node in opened(specs[f"intel.com-gpu_{one.origin}-{one.name}.json"]):
+                    assert self.is_there(node), f"{one.name} is Ready without {node}"
+
+    def is_there(self, node: str) -> bool:
+        return Path(self.bench.roots.devfs, node).exists()
 
     def the_end(self) -> None:
         self.tell("the end")
         self.bench.machine.clear_faults()
-        for pid in sorted(self.users):
-            self.end(pid)
+        for user in sorted(self.users):
+            self.end(user)
         self.put_back()
         self.bench.want(manifest())
         self.node.settle("resync")
@@ -204,10 +209,69 @@ class Story:
         assert_pristine(self.bench)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_random_walk(seed: int, tmp_path: Path) -> None:
+class ClaimStory(Story):
+    """The same in a cluster: claims, prepared and unprepared as the kubelet plugin does it."""
+
+    def new_agent(self) -> Node:
+        return Node(self.bench, cluster=True)
+
+    def want(self) -> None:
+        uids = self.random.sample(("uid-1", "uid-2", "uid-3", "uid-4"), self.random.choice((0, 1, 3, 4, 4)))
+        claims = {uid: self.claimed() for uid in uids}
+        self.tell(f"want {claims}")
+        self.bench.want(manifest(claims=claims, linger=self.random.choice((0, 0, 30))))
+        self.node.settle()
+
+    def claimed(self) -> dict[str, object]:
+        wanted = self.device()
+        device, driver = (wanted, "drm") if isinstance(wanted, str) else (str(wanted["device"]), "vfio")
+        pf = next(pf for pf in self.bench.gpus if device.startswith(pf))
+        claim: dict[str, object] = {"device": device, "physicalFunction": pf, "kernelDriver": driver}
+        if "-vf" in device:
+            mode, _, index = device.removeprefix(f"{pf}-").partition("-vf")
+            profile = mode if mode.startswith("fs") else f"flex170_{mode}"
+            claim |= {"device": f"{pf}-{mode}", "virtualFunction": {"profile": profile, "index": int(index)}}
+        return claim
+
+    def use(self) -> None:
+        names = [one.name for one in self.node.status.allocations if one.name not in self.users]
+        if not names:
+            return
+        uid = self.random.choice(names)
+        self.number += 1
+        self.tell(f"prepare {uid}")
+        self.bench.mark(uid, str(self.number))
+        self.node.settle()
+        ready = any(one.name == uid and one.phase == "Ready" for one in self.node.status.allocations)
+        if ready and self.node.nonces.get(uid) == str(self.number):
+            self.tell(f"{uid} is prepared")
+            self.users[uid] = self.use_of(f"intel.com-gpu_claim-{uid}.json")
+        else:
+            self.bench.unmark(uid)
+            self.node.settle()
+
+    def end(self, user: str) -> None:
+        self.bench.unmark(user)
+        del self.users[user]
+
+    def check(self) -> None:
+        super().check()
+        specs = specs_in(self.bench.cdi)
+        for use in self.users.values():
+            assert specs[use.file] == use.spec, f"{use.file} changed in use"
+
+
+def opened(spec: Spec) -> list[str]:
+    """The nodes that a user of a whole spec has open, below /dev; what all users of VFIO share is left out."""
+    nodes = {node.removeprefix("/dev/") for device in spec["devices"] for node in nodes_of(spec, device["name"])}
+    return sorted(node for node in nodes if "by-path" not in node and node != "vfio/vfio")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [Story, ClaimStory], ids=["processes", "claims"])
+def test_a_random_walk(kind: type[Story], seed: int, tmp_path: Path) -> None:
     with running(tmp_path, MACHINE) as bench:
-        story = Story(bench=bench, random=Random(seed), node=Node(bench))
+        story = kind(bench=bench, random=Random(seed))
         try:
             story.want()
             for _ in range(STEPS):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import gpusim
 from gpusim import directory_face
-
 from reconciler.node import agent_metrics
 from reconciler.node.agent import DESIRED, EVERYWHERE, FILES, PCI, Agent, Pass, Settings
 from reconciler.node.apply_host import ApplyHost
@@ -55,7 +54,17 @@ CONTENTS = (
     b"../../..\n",
     b"\x1b[2J\n",
 )
-LINKS = ("", "/", "..", "self", "/nonexistent", "a" * 4000, "../../../0000:ff:1f.7", "0000:zz:00.0", "i915/../\udcff")
+LINKS = (
+    "",
+    "/",
+    "..",
+    "self",
+    "/nonexistent",
+    "a" * 4000,
+    "../../../0000:ff:1f.7",
+    "0000:zz:00.0",
+    "i915/../\udcff",
+)
 KINDS = len(CONTENTS) + len(LINKS) + 3
 """How many hostile things there are: contents, links, nothing, an empty directory, and bytes of the input."""
 
@@ -137,7 +146,7 @@ class HostileTree:
             self._tables,
             FileSource(self._where / "node.json", cluster=False),
             ApplyHost(roots=self._roots, clock=time.monotonic),
-            _Idle(),  # type: ignore[arg-type]
+            _Idle(),
             Clock(),
             NoMetrics(agent_metrics.DECLARED),
             rng=random.Random(0),
@@ -177,10 +186,10 @@ def _make(path: Path, kind: int, content: bytes) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
 
 
 def _entries(root: Path) -> Iterator[str]:
@@ -203,7 +212,9 @@ def _two_gpus() -> gpusim.MachineSpec:
 def _wishes(addresses: Sequence[str]) -> str:
     """VFs of the one, the whole of the other."""
     flex, b60 = (address.replace(":", "-").replace(".", "-") for address in addresses)
-    return f"""
+    return f"""\
+apiVersion: gpu.dra.intel.com/v1alpha1
+kind: GpuNodeState
 spec:
   policy: {{lingerSeconds: 0}}
   manualAllocations:

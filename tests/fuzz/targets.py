@@ -54,13 +54,17 @@ def records(_: Path) -> OneInput:
     """The ownership record, the held record and marks."""
 
     def read(data: bytes) -> None:
-        for kind in (Ownership, Held, Mark):
-            with contextlib.suppress(record_coding.RecordError):
-                record: Ownership | Held | Mark = record_coding.decode_record(data, kind)
-                written = record_coding.encode_record(record)
-                assert record_coding.encode_record(record_coding.decode_record(written, kind)) == written
+        _read_record(data, Ownership)
+        _read_record(data, Held)
+        _read_record(data, Mark)
 
     return read
+
+
+def _read_record(data: bytes, kind: type[record_coding.Record]) -> None:
+    with contextlib.suppress(record_coding.RecordError):
+        written = record_coding.encode_record(record_coding.decode_record(data, kind))
+        assert record_coding.encode_record(record_coding.decode_record(written, kind)) == written
 
 
 def uevents(_: Path) -> OneInput:
@@ -91,7 +95,8 @@ def pci_ids(_: Path) -> OneInput:
     def decode(data: bytes) -> None:
         for number, name in tables.decode_pci_ids(data).items():
             assert 0 <= number <= 0xFFFF
-            assert name == name.strip() and "\n" not in name
+            assert name == name.strip()
+            assert "\n" not in name
 
     return decode
 
@@ -108,7 +113,8 @@ def cdi(where: Path) -> OneInput:
             seen = cdi_dir.observe_cdi(str(directory))
             assert isinstance(seen, tuple), seen
             names = [file.name for file in seen]
-            assert names == sorted(set(names)) and set(names) <= set(os.listdir(directory))
+            assert names == sorted(set(names))
+            assert set(names) <= set(os.listdir(directory))
             assert all(_is_sound(file) for file in seen)
         finally:
             shutil.rmtree(directory)

@@ -10,6 +10,7 @@ Everything left out is as on a healthy, idle machine of these GPUs:
 - ``ownership``: ``layouts``, ``bindings``, ``applied``, ``boot``; ``held``: nonce and devices by claim; ``marks``:
   nonce by claim; each of these, also ``unreadable``
 - ``open``: who has a function open; ``hidden``: why nobody can tell; ``kernelDrivers``
+- ``unreadable``: why something can't be read, by path
 - ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``byMarks``; ``forceRelease``; ``oneWave``
 """
 
@@ -86,6 +87,9 @@ class Machine:
             boot_id=BOOT,
             gpus=gpus,
             kernel_drivers=frozenset(drivers),
+            unreadable=tuple(
+                Unreadable(path=path, why=str(why)) for path, why in sub(self.raw.get("unreadable")).items()
+            ),
             ownership=self._ownership(),
             held=self._held(),
             marks=self._marks(),

@@ -135,9 +135,8 @@ class World:
 
     def one_pass(self, *topics: str) -> Pass | None:
         """One pass, judged. None if the agent was killed in the middle of it."""
-        if self.file_is_good:
-            self._take_in()
         with self._acting():
+            self._take_in()
             done = self.agent.one_pass(*topics)
             self._check(done)
             return done
@@ -145,6 +144,8 @@ class World:
 
     def _take_in(self) -> None:
         """The file that the agent is about to read comes into force."""
+        if not self.file_is_good:
+            return
         judge, wanted = self.judge, self.wanted
         judge.synced = True
         judge.paused = wanted.paused
@@ -248,6 +249,7 @@ class World:
         """Time passes; the agent wakes up when it wants to."""
         while seconds > 0:
             with self._acting():
+                self._take_in()
                 seconds -= self.agent.sleep(seconds)
             self.work_all()
 

@@ -1,5 +1,6 @@
 """Where quotas of VFs are, for each kernel interface, and what is read of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_xe_debugfs_before_6_19(tmp_path: Path) -> None:
 def test_the_first_vf_is_read_whole_and_the_others_where_profiles_differ(tmp_path: Path) -> None:
     base = f"{PF}/drm/card0/prelim_iov"
     tree(tmp_path, i915(base, "gt0", "gt1"))
-    quotas = read_quotas(found(tmp_path, "i915"), 3)
+    quotas = read_quotas(found(tmp_path, "i915"), 3, enabled=3)
     whole = TileQuota(contexts=10, doorbells=10, exec_quantum_ms=10, preempt_timeout_us=10, ggtt=10, lmem=10)
     assert quotas == (
         (whole, whole),
@@ -146,17 +147,27 @@ def test_the_first_vf_is_read_whole_and_the_others_where_profiles_differ(tmp_pat
     )
 
 
+def test_before_vfs_are_enabled_all_that_have_something_are_read_whole(tmp_path: Path) -> None:
+    """Who set the quotas may have been killed on the last VF, between its memory and the rest."""
+    base = f"{PF}/drm/card0/prelim_iov"
+    tree(tmp_path, i915(base, "gt0", "gt1") | {f"{base}/vf3/gt1/preempt_timeout_us": "0"})
+    quotas = read_quotas(found(tmp_path, "i915"), 3, enabled=0)
+    assert isinstance(quotas, tuple)
+    assert quotas[2][1].preempt_timeout_us == 0
+    assert quotas[2][1].lmem == quotas[2][0].preempt_timeout_us == 30
+
+
 def test_without_local_memory_the_ggtt_tells(tmp_path: Path) -> None:
     base = f"{PF}/drm/card0/prelim_iov"
     tree(tmp_path, i915(base, "gt", without=("lmem_quota",)))
-    quotas = read_quotas(found(tmp_path, "i915"), 2)
+    quotas = read_quotas(found(tmp_path, "i915"), 2, enabled=2)
     assert isinstance(quotas, tuple)
     assert quotas[1] == (TileQuota(ggtt=20),)
 
 
 def test_a_driver_with_fewer_vfs_than_the_hardware(tmp_path: Path) -> None:
     tree(tmp_path, i915(f"{PF}/drm/card0/prelim_iov", "gt"))
-    quotas = read_quotas(found(tmp_path, "i915"), 31)
+    quotas = read_quotas(found(tmp_path, "i915"), 31, enabled=31)
     assert isinstance(quotas, tuple)
     assert len(quotas) == 3
 
@@ -164,7 +175,7 @@ def test_a_driver_with_fewer_vfs_than_the_hardware(tmp_path: Path) -> None:
 def test_a_garbled_quota_is_named(tmp_path: Path) -> None:
     base = f"{PF}/drm/card0/prelim_iov"
     tree(tmp_path, i915(base, "gt") | {f"{base}/vf2/gt/lmem_quota": "lots"})
-    problem = read_quotas(found(tmp_path, "i915"), 3)
+    problem = read_quotas(found(tmp_path, "i915"), 3, enabled=3)
     assert isinstance(problem, Unreadable)
     assert problem.path.endswith("vf2/gt/lmem_quota")
     assert "'lots'" in problem.why
@@ -192,7 +203,7 @@ def test_a_quota_set_by_hand_ends_automatic_provisioning(tmp_path: Path) -> None
     assert seen.automatic is False
     assert len(seen.quotas) == 31
     assert seen.quotas[0] == (EMPTY_TILE_QUOTA,)
-    assert seen.quotas[1] == (TileQuota(lmem=100 * MIB),)
+    assert seen.quotas[1] == (replace(EMPTY_TILE_QUOTA, lmem=100 * MIB),)
 
 
 def test_xe_shows_what_it_set_by_itself(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The coverage-guided half of `hack/fuzz`."""
