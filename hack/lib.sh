@@ -1,9 +1,12 @@
 # Shared by the scripts of hack/, which source it from the repository's root under `set -euo pipefail`.
 
-# What Debian has to bring: Python, and what tests of mounts, of simulated devices and of real containers use.
-system_packages=(
-    python3 python3-venv python3-gi fuse3 umockdev gir1.2-umockdev-1.0
-    podman runc busybox-static golang-go golang-github-container-orchestrated-devices-container-device-interface-dev
+# What Debian has to bring: Python, and what tests of mounts and of simulated devices use.
+system_packages=(python3 python3-venv python3-gi fuse3 umockdev gir1.2-umockdev-1.0)
+
+# What tests of real containers use: half a gigabyte, most of it Go, for the CDI library that runtimes are built with.
+container_packages=(
+    podman runc busybox-static
+    golang-go golang-github-container-orchestrated-devices-container-device-interface-dev
 )
 
 say() {
@@ -17,12 +20,17 @@ die() {
 
 # Installs missing Debian packages where that is possible. Elsewhere the tests that need them skip and say so.
 install_system_packages() {
+    install_missing "${system_packages[@]}"
+    install_missing "${container_packages[@]}" # apart: a release without one of them still gets the others
+}
+
+install_missing() {
     local package missing=()
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        say "not a Debian system: tests that need one of ${system_packages[*]} may skip"
+        say "not a Debian system: tests that need one of $* may skip"
         return
     fi
-    for package in "${system_packages[@]}"; do
+    for package in "$@"; do
         [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
             missing+=("$package")
     done

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+import msgspec
+
 from state.actions import Action, unit_of
 from state.arbitration import Arbitration, Standing, arbitrate
 from state.cdi import key_of
@@ -127,10 +129,10 @@ class _Planning:
         self.ownership = Ownership() if isinstance(ownership, Unreadable) else ownership
         self.layouts = self._our_layouts()
         self.bindings = self._of_this_boot(self.ownership.bindings)
+        recent = self._given_in_this_boot()
         # In a cluster marks decide, so that what was given out without one matters to nobody.
-        given = {} if options.by_marks else self.ownership.applied
-        self.given = holders_of(given, observed.gpus, self.layouts)
-        self.claims = Claims.of(observed, self.ownership, self.layouts, desired.releases, memory.released)
+        self.given = holders_of({} if options.by_marks else recent.applied, observed.gpus, self.layouts)
+        self.claims = Claims.of(observed, recent, self.layouts, desired.releases, memory.released)
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
     def plan(self) -> Plan:
@@ -164,6 +166,12 @@ class _Planning:
     def _of_this_boot(self, records: Mapping[str, _Record]) -> dict[str, _Record]:
         """Records of an earlier boot count for nothing: VFs and bindings don't survive one."""
         return {pf: record for pf, record in records.items() if record.boot_id == self.observed.boot_id}
+
+    def _given_in_this_boot(self) -> Ownership:
+        """The record without what was given out before a reboot, which has ended every use."""
+        if self.ownership.applied_boot_id == self.observed.boot_id:
+            return self.ownership
+        return msgspec.structs.replace(self.ownership, applied={})
 
     def _our_layouts(self) -> dict[str, OwnedLayout]:
         """The layouts we made. Where there are more VFs than we ever made, somebody else has made them."""
@@ -367,10 +375,12 @@ class _Planning:
         for pf, step in gpus.items():
             _put(layouts, pf, step.layout)
             _put(bindings, pf, step.binding)
+        applied = self._applied(court, look)
         return Ownership(
             layouts=dict(sorted(layouts.items())),
             bindings=dict(sorted(bindings.items())),
-            applied=self._applied(court, look),
+            applied=applied,
+            applied_boot_id=self.observed.boot_id if applied else "",
             withdrawals=self.ownership.withdrawals,
         )
 

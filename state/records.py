@@ -45,6 +45,7 @@ class OwnedBinding(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Ownership(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What is ours, by GPU name; and by allocation name the devices last applied for it.
 
+    ``applied_boot_id`` is the boot in which that was: after another one nobody can be using it any more.
     ``withdrawals`` holds a token for each device whose withdrawal from publishing has begun.
     """
 
@@ -52,6 +53,7 @@ class Ownership(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     layouts: dict[str, OwnedLayout] = {}
     bindings: dict[str, OwnedBinding] = {}
     applied: dict[str, tuple[AppliedDevice, ...]] = {}
+    applied_boot_id: str = msgspec.field(default="", name="appliedBootID")
     withdrawals: dict[str, str] = {}
 
 

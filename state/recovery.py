@@ -31,4 +31,5 @@ def rebuild_ownership(last: NodeStatus | None, boot_id: str) -> Ownership:
         for allocation in last.allocations
         if allocation.cdi_devices
     }
-    return Ownership(layouts=layouts, bindings=bindings, applied=applied)
+    given_in = boot_id if applied else ""
+    return Ownership(layouts=layouts, bindings=bindings, applied=applied, applied_boot_id=given_in)

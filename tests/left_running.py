@@ -45,6 +45,5 @@ def _read(file: Path) -> str:
 
 def _command_line(pid: int) -> str:
     return (
-        _read(Path("/proc", str(pid), "cmdline")).replace("\0", " ").strip()
-        or "ended, but nobody waited for it"
+        _read(Path("/proc", str(pid), "cmdline")).replace("\0", " ").strip() or "ended, but nobody waited for it"
     )

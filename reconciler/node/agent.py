@@ -18,7 +18,7 @@ from reconciler.node import agent_metrics, discovery
 from reconciler.node.announcing import announce
 from reconciler.node.apply_host import ApplyHost
 from reconciler.node.applying import Step, apply_all
-from reconciler.node.cdi_dir import observe_cdi
+from reconciler.node.cdi_dir import CdiDirectory
 from reconciler.node.clock import Clock
 from reconciler.node.desired_source import Sourced
 from reconciler.node.failures import Failures
@@ -113,6 +113,7 @@ class Agent:
         self._host, self._workers, self._clock, self._metrics = host, workers, clock, metrics
         self._followed = followed
         self._roots = host.roots
+        self._cdi = CdiDirectory(host.roots.cdi)
         self._observer = Observer(host.roots, tables, patience=settings.patience, late=late)
         self._ownership = OwnershipFile(Path(host.roots.ownership_file), self._rebuild_ownership)
         self._status = StatusWriter(Path(host.roots.status_file))
@@ -184,7 +185,7 @@ class Agent:
             boot_id="" if isinstance(boot_id, Unreadable) else boot_id,
             gpus=gpus,
             kernel_drivers=discovery.kernel_drivers(self._roots.sysfs),
-            cdi=observe_cdi(self._roots.cdi),
+            cdi=self._cdi.observe(anew=everywhere),
             ownership=boot_id if isinstance(boot_id, Unreadable) else self._ownership.load(),
             held=read_held(Path(self._roots.held_file)),
             marks=read_marks(Path(self._roots.marks_dir)),

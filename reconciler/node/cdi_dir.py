@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -39,14 +40,58 @@ def observe_cdi(directory: str) -> tuple[CdiFileSeen, ...] | Unreadable:
     A file of our name that names another kind is somebody else's and left out; one that can't be made sense
     of is ours, so that it gets mended. What is no readable file of reasonable size is ``Unreadable``.
     """
-    try:
-        names = sorted(name for name in os.listdir(directory) if is_our_name(name))
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        return Unreadable(path=directory, why=os.strerror(error.errno or errno.EIO))
-    seen = (_observe_file(directory, name) for name in names)
-    return tuple(file for file in seen if file is not None)
+    return CdiDirectory(directory).observe()
+
+
+class CdiDirectory:
+    """The directory, observed again and again: files that were not touched in between are not read again.
+
+    A file is told by inode, size and both times. One written twice within a tick of the kernel's clock may look
+    untouched, so now and then everything should be read ``anew``.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._known: dict[str, _Known] = {}
+
+    def observe(self, *, anew: bool = False) -> tuple[CdiFileSeen, ...] | Unreadable:
+        """What ``observe_cdi`` answers."""
+        before = {} if anew else self._known
+        self._known = {}
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name in before or is_our_name(entry.name):
+                        self._observe(entry, before.get(entry.name))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            return Unreadable(path=self._directory, why=os.strerror(error.errno or errno.EIO))
+        seen = (self._known[name].seen for name in sorted(self._known))
+        return tuple(file for file in seen if file is not None)
+
+    def _observe(self, entry: os.DirEntry[str], before: _Known | None) -> None:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # removed since the directory was listed
+            return
+        # Taken before reading: if the file changes meanwhile, the next look tells.
+        identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if before is None or before.identity != identity or before.unreadable:
+            before = _Known(identity=identity, seen=_observe_file(self._directory, entry.name))
+        self._known[entry.name] = before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """A file as last read; ``seen`` is None for one that is somebody else's, or gone."""
+
+    identity: tuple[int, int, int, int]
+    seen: CdiFileSeen | None
+
+    @property
+    def unreadable(self) -> bool:
+        return self.seen is not None and isinstance(self.seen.content, Unreadable)
 
 
 def write_spec(directory: str, name: str, content: bytes) -> None:

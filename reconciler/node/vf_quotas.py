@@ -69,6 +69,7 @@ def set_vf_profile(action: SetVfProfile, host: ApplyHost) -> None:
             value = _value(action.quota, place.field)
             if value is not None:
                 host.write(place.path.of(vf), str(value), _WHY)
+    _verify(action, places)
 
 
 def reset_provisioning(address: PciAddress, host: ApplyHost) -> None:
@@ -87,6 +88,16 @@ def reset_provisioning(address: PciAddress, host: ApplyHost) -> None:
         host.write(files.restore, "1")
     if files.automatic is not None and host.read(files.automatic) == "0":
         _make_automatic(files.automatic, places, _total(address, host), host)
+
+
+def _verify(action: SetVfProfile, places: tuple[_Place, ...]) -> None:
+    """Raise ApplyFailed if a quota reads as another layout's: written again and again it would not get better."""
+    for vf in range(action.count):
+        for place in places:
+            value, path = _value(action.quota, place.field), place.path.of(vf)
+            found = sysfs.read_int(path)
+            if value is not None and isinstance(found, int) and not _as_wanted(place.field, found, value):
+                raise ApplyFailed(path=path, why=f"reads {found} afterwards", value=str(value))
 
 
 def _make_automatic(path: str, places: tuple[_Place, ...], total: int, host: ApplyHost) -> None:

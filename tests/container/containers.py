@@ -1,4 +1,4 @@
-"""Real containers (podman and runc) that get simulated GPUs by the CDI specs that `gpu-reconciler apply` writes."""
+"""Real containers (podman and runc) with simulated GPUs, by the CDI specs that `gpu-reconciler apply` writes."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from gpusim import session
 
 PATIENCE = 100.0
 _REPOSITORY = Path(__file__).parents[2]
+_GO_PATH = Path("/usr/share/gocode")
 
 # In a mount namespace: a /run of podman's own, with our specs where it looks for them. /sys stays the host's, for
 # cgroups.
@@ -55,7 +56,7 @@ class Host:
         return self.where / "cdi"
 
     def apply(self, allocations: Mapping[str, Sequence[Mapping[str, object]]], *, plain_dev: bool = False) -> None:
-        """Bring the machine to these allocations and write their specs; `plain_dev`: as if its nodes were in /dev."""
+        """Bring the machine to these allocations; `plain_dev`: as if its nodes were in /dev."""
         manual = [{"name": name, "devices": [*devices]} for name, devices in allocations.items()]
         spec = {"policy": {"lingerSeconds": 0}, "manualAllocations": manual}
         file = self.where / "node.yaml"
@@ -86,15 +87,15 @@ class Host:
 
     def podman(self, *words: str, devices: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in a container with CDI devices, named without their kind."""
-        asked = [word for device in devices for word in ("--device", f"intel.com/gpu={device}")]
+        asked: list[str] = [word for device in devices for word in ("--device", f"intel.com/gpu={device}")]
         podman = [
-            "podman", "--root", self.where / "storage", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+            "podman", "--root", str(self.where / "storage"), "--cgroup-manager", "cgroupfs", "--events-backend", "none",
             "--runtime", "runc", "run", "--rm", "--network", "none", "--cap-add", "mknod",
             "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
-            *asked, "--rootfs", self.where / "rootfs", *words,
+            *asked, "--rootfs", str(self.where / "rootfs"), *words,
         ]  # fmt: skip
         return subprocess.run(
-            ["unshare", "-m", "sh", "-c", _WITH_SPECS, self.cdi, *podman],
+            ["unshare", "-m", "sh", "-c", _WITH_SPECS, str(self.cdi), *podman],
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
@@ -103,12 +104,7 @@ class Host:
         done = self.podman("/bin/sh", "-c", _LOOK, devices=devices)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
-        return {
-            path: InContainer(
-                number=":".join(str(int(part, 16)) for part in number.split(":")), opening=opening
-            )
-            for path, number, opening in lines
-        }
+        return {path: InContainer(number=_decimal(number), opening=opening) for path, number, opening in lines}
 
     def specs(self) -> list[Path]:
         """The CDI spec files there are."""
@@ -137,12 +133,17 @@ def running(where: Path, machine: gpusim.MachineSpec, *, real_nodes: bool = Fals
 def build(source: Path, target: Path) -> None:
     """Compile a Go program against Debian's CDI library. Skips the test where that can't be done."""
     library = "golang-github-container-orchestrated-devices-container-device-interface-dev"
-    if shutil.which("go") is None or not Path("/usr/share/doc", library).is_dir():
+    if shutil.which("go") is None or not (_GO_PATH / "src/github.com/container-orchestrated-devices").is_dir():
         pytest.skip(f"needs golang-go and {library}")
     environment = {
-        **os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(target.parent / "cache"),
+        **os.environ, "GO111MODULE": "off", "GOPATH": str(_GO_PATH), "GOCACHE": str(target.parent / "cache"),
     }  # fmt: skip
     subprocess.run(["go", "build", "-o", target, source], env=environment, check=True, timeout=PATIENCE)
+
+
+def _decimal(number: str) -> str:
+    """A device number as sysfs writes it, from stat(1)'s."""
+    return ":".join(str(int(part, 16)) for part in number.split(":"))
 
 
 def _make_rootfs(root: Path) -> None:

@@ -53,7 +53,7 @@ def machine() -> gpusim.MachineSpec:
 
 def drm_nodes(host: Host, *addresses: str) -> dict[str, str]:
     """The DRM nodes of functions, by path, also those by-path, with their numbers."""
-    nodes = {}
+    nodes: dict[str, str] = {}
     for address in addresses:
         for name in host.machine.sysfs.listdir(f"bus/pci/devices/{address}/drm"):
             number = host.machine.sysfs.read(f"class/drm/{name}/dev").decode().strip()

@@ -6,9 +6,7 @@ import pytest
 
 from tests.contract_files import ORIGINALS, copied_paths, copy_of
 
-needs_originals = pytest.mark.skipif(
-    not ORIGINALS.is_dir(), reason="no ../shared/contracts beside the repository"
-)
+needs_originals = pytest.mark.skipif(not ORIGINALS.is_dir(), reason="no ../shared/contracts beside the repository")
 
 
 def test_the_copies_tests_build_on_are_there() -> None:

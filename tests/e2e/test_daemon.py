@@ -24,7 +24,10 @@ FLEX = "0000-03-00-0-0x56c0"
 VF0, VF1 = f"{FLEX}-m4-vf0", f"{FLEX}-m4-vf1"
 NUMVFS = f"bus/pci/devices/{ADDRESS}/sriov_numvfs"
 PORT = "9100"  # free: the network namespace is our own
-SCRAPE = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{PORT}/metrics', timeout=10).read().decode())"
+SCRAPE = f"""
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:{PORT}/metrics", timeout=10).read().decode())
+"""
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def test_it_ends_when_idle_and_leaves_all_as_it_is(node: Node, number: signal.Si
         node.until_ready("a", "b")
         assert after_it.end() == 0
         (done,) = re.findall(r"done: .*", after_it.log)
-        assert done.startswith("done: write CDI spec intel.com-gpu_alloc-b.json"), "the VFs stayed, and the spec of a"
+        assert done.startswith("done: write CDI spec intel.com-gpu_alloc-b.json"), "the rest was there"
 
 
 def test_a_kernel_write_under_way_is_waited_for(node: Node) -> None:
@@ -147,16 +150,15 @@ def test_a_kernel_write_under_way_is_waited_for(node: Node) -> None:
 
 
 def test_what_systemd_is_told(node: Node) -> None:
-    with _notify_socket(node.where / "notify.sock") as told:
-        with node.daemon(NOTIFY_SOCKET=str(node.where / "notify.sock")) as daemon:
-            ready = told.recv(4096).decode().splitlines()
-            assert ready == ["READY=1", f"STATUS=following {node.file}"]
-            daemon.process.send_signal(signal.SIGHUP)
-            reloading = told.recv(4096).decode()
-            assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", reloading)
-            assert told.recv(4096).decode().splitlines() == ready
-            assert daemon.end() == 0
-            assert told.recv(4096) == b"STOPPING=1"
+    path = node.where / "notify.sock"
+    with _notify_socket(path) as told, node.daemon(NOTIFY_SOCKET=str(path)) as daemon:
+        ready = told.recv(4096).decode().splitlines()
+        assert ready == ["READY=1", f"STATUS=following {node.file}"]
+        daemon.process.send_signal(signal.SIGHUP)
+        assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=[0-9]+", told.recv(4096).decode())
+        assert told.recv(4096).decode().splitlines() == ready
+        assert daemon.end() == 0
+        assert told.recv(4096) == b"STOPPING=1"
 
 
 # -- a second instance -------------------------------------------------------------------------------------

@@ -139,9 +139,15 @@ def _put(directory: Path, line: bytes) -> None:
                 with open(path, "xb") as file:
                     file.truncate(2**40)
             case b"deep":
-                Path(os.fsdecode(path)).write_bytes(b'{"x":' + b"[" * 100_000 + content)
+                _write_new(path, b'{"x":' + b"[" * 100_000 + content)
             case _:
-                Path(os.fsdecode(path)).write_bytes(content)
+                _write_new(path, content)
+
+
+def _write_new(path: bytes, content: bytes) -> None:
+    """Never to what is there already: a FIFO would hang us, a link lead out of the directory."""
+    with open(path, "xb") as file:
+        file.write(content)
 
 
 def _is_sound(file: CdiFileSeen) -> bool:

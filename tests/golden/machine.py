@@ -234,7 +234,8 @@ class Machine:
             for pf, binding in sub(sub(raw).get("bindings")).items()
         }
         applied = {key: self.record(devices) for key, devices in sub(sub(raw).get("applied")).items()}
-        return Ownership(layouts=layouts, bindings=bindings, applied=applied)
+        given_in = BOOT if applied else ""
+        return Ownership(layouts=layouts, bindings=bindings, applied=applied, applied_boot_id=given_in)
 
     def record(self, devices: object) -> tuple[AppliedDevice, ...]:
         """Devices as recorded; the full profile name follows from the logical name."""

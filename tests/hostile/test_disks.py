@@ -11,7 +11,18 @@ from state.status import NodeStatus
 from tests.cdi_rules import specs_in
 from tests.engine import hardware
 from tests.engine.hardware import assert_pristine
-from tests.engine.machines import Bench, Node, blocked, cards, is_ready, manifest, phases, running, vf_claim, why_not
+from tests.engine.machines import (
+    Bench,
+    Node,
+    blocked,
+    cards,
+    is_ready,
+    manifest,
+    phases,
+    running,
+    vf_claim,
+    why_not,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -22,7 +33,7 @@ SIZE = 256 * 1024
 @contextlib.contextmanager
 def disk(where: Path) -> Iterator[Path]:
     """A small file system of its own at a directory, with what was there."""
-    there = {path.name: path for path in where.iterdir() if path.is_dir()}
+    there = [path.name for path in where.iterdir() if path.is_dir()]
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(where)], check=True)
     try:
         for name in there:
@@ -32,17 +43,28 @@ def disk(where: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
-def fill(where: Path) -> Path:
-    """Take all the room there is; returns the file that does."""
+@contextlib.contextmanager
+def spoiled(where: Path, how: str) -> Iterator[None]:
+    """Full, or read-only, until the end of the context."""
+    if how == "read-only":
+        _remount(where, "ro")
+        yield
+        _remount(where, "rw")
+        return
     ballast = where / "ballast"
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
             file.write(b"x" * 4096)
-    return ballast
+    yield
+    ballast.unlink()
 
 
-def read_only(where: Path, *, on: bool) -> None:
-    subprocess.run(["mount", "-o", f"remount,{'ro' if on else 'rw'}", str(where)], check=True)
+def _remount(where: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(where)], check=True)
+
+
+WORDS = {"full": "No space left", "read-only": "Read-only file system"}
+by_how = pytest.mark.parametrize("how", WORDS)
 
 
 @pytest.fixture
@@ -62,100 +84,73 @@ def ready_at_last(node: Node, spec: dict[str, object]) -> NodeStatus:
     return node.wait_ready(600)
 
 
-def temporaries(*directories: str) -> list[str]:
-    return [path.name for one in directories for path in Path(one).iterdir() if path.name.startswith(".tmp")]
+def temporaries(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.name.startswith(".tmp")]
 
 
-@pytest.mark.parametrize("how", ["full", "read-only"])
+@by_how
 def test_what_cannot_be_recorded_is_not_done(how: str, bench: Bench) -> None:
     """The ownership record comes before the first write to the hardware, so without it nothing is written."""
     with disk(Path(bench.roots.state)) as state:
         node = Node(bench)
         node.want(manifest())
-        ballast = fill(state) if how == "full" else None
-        if ballast is None:
-            read_only(state, on=True)
-        node.want(wanted(bench))
-        assert ("ENOSPC" if ballast else "EROFS") or node.writes == []
-        assert node.writes == []
-        assert "a record can't be written" in blocked(node.status)
-        assert ("No space left" if how == "full" else "Read-only file system") in blocked(node.status)
-        for gpu in bench.machine.spec.gpus:
-            hardware.assert_plain(bench.machine, gpu)
-        if ballast is None:
-            read_only(state, on=False)
-        else:
-            ballast.unlink()
+        with spoiled(state, how):
+            node.want(wanted(bench))
+            assert node.writes == []
+            assert "a record can't be written" in blocked(node.status)
+            assert WORDS[how] in blocked(node.status)
+            for gpu in bench.machine.spec.gpus:
+                hardware.assert_plain(bench.machine, gpu)
         ready_at_last(node, wanted(bench))
         ready_at_last(node, manifest())
-        assert temporaries(str(state)) == []
+        assert temporaries(state) == []
         assert_pristine(bench)
 
 
-@pytest.mark.parametrize("how", ["full", "read-only"])
-def test_what_was_given_stays_when_the_record_cannot_be_changed(how: str, bench: Bench) -> None:
+@by_how
+def test_what_was_given_stays_while_the_record_cannot_be_changed(how: str, bench: Bench) -> None:
     """Taking away is recorded too. What runs goes on running."""
     with disk(Path(bench.roots.state)) as state:
         node = Node(bench)
         assert is_ready(node.want(wanted(bench)))
-        writes = len(node.writes)
-        specs = specs_in(bench.cdi)
-        ballast = fill(state) if how == "full" else None
-        if ballast is None:
-            read_only(state, on=True)
-        node.want(manifest({"b": [f"{bench.gpus[1]}-fs2-vf0"], "c": [f"{bench.gpus[0]}-m4-vf0"]}))
-        assert len(node.writes) == writes
-        assert specs_in(bench.cdi) == specs
-        if ballast is None:
-            read_only(state, on=False)
-        else:
-            ballast.unlink()
+        before = len(node.writes), specs_in(bench.cdi)
+        with spoiled(state, how):
+            node.want(manifest({"b": [f"{bench.gpus[1]}-fs2-vf0"], "c": [f"{bench.gpus[0]}-m4-vf0"]}))
+            assert (len(node.writes), specs_in(bench.cdi)) == before
         ready_at_last(node, wanted(bench))
         ready_at_last(node, manifest())
         assert_pristine(bench)
 
 
-@pytest.mark.parametrize("how", ["full", "read-only"])
+@by_how
 def test_without_room_for_cdi_specs_nothing_is_called_ready(how: str, bench: Bench) -> None:
     with disk(bench.cdi) as cdi:
         node = Node(bench)
         node.want(manifest())
-        ballast = fill(cdi) if how == "full" else None
-        if ballast is None:
-            read_only(cdi, on=True)
-        node.want(wanted(bench))
-        assert set(phases(node.status).values()) == {"Failed"}
-        assert ("No space left" if how == "full" else "Read-only file system") in why_not(node.status)
-        assert specs_in(cdi) == {}
-        assert temporaries(str(cdi)) == []
-        if ballast is None:
-            read_only(cdi, on=False)
-        else:
-            ballast.unlink()
+        with spoiled(cdi, how):
+            node.want(wanted(bench))
+            node.wait(2)
+            assert phases(node.status) == {"a": "Failed", "b": "Failed"}
+            assert WORDS[how] in why_not(node.status)
+            assert specs_in(cdi) == {}
+            assert temporaries(cdi) == []
         ready_at_last(node, wanted(bench))
         ready_at_last(node, manifest())
         assert_pristine(bench)
 
 
-@pytest.mark.parametrize("how", ["full", "read-only"])
+@by_how
 def test_without_room_for_records_of_claims_nothing_is_confirmed(how: str, bench: Bench) -> None:
     """The held record and the status live beside each other; no status says more than the held record."""
-    claims = manifest(claims={"u1": vf_claim(bench.gpus[0], "flex170_m2", 0)})
     with disk(Path(bench.roots.status_dir)) as run:
         node = Node(bench, cluster=True)
-        assert is_ready(node.want(claims))
-        ballast = fill(run) if how == "full" else None
-        if ballast is None:
-            read_only(run, on=True)
-        bench.mark("u1")
-        node.settle()
-        assert node.nonces == {}
-        assert "a record can't be written" in blocked(node.status)
-        if ballast is None:
-            read_only(run, on=False)
-        else:
-            ballast.unlink()
+        assert is_ready(node.want(manifest(claims={"u1": vf_claim(bench.gpus[0], "flex170_m2", 0)})))
+        with spoiled(run, how):
+            bench.mark("u1")
+            node.settle()
+            assert node.nonces == {}
+            assert "a record can't be written" in blocked(node.status)
         node.settle("resync")
         node.wait(60)
         assert node.nonces == {"u1": "n1"}
-        assert temporaries(str(run)) == []
+        assert temporaries(run) == []

@@ -122,7 +122,10 @@ class Judge:
                 state = "in use" if grip.key in self.grips else "Ready"
                 raise Wrong(f"{grip.key} is {state}, but: {change}")
         for gpu, count in self.foreign.items():
-            if function in (gpu, *hardware.vf_addresses(self.bench.machine, gpu)) and self.adopting.get(gpu) != count:
+            if (
+                function in (gpu, *hardware.vf_addresses(self.bench.machine, gpu))
+                and self.adopting.get(gpu) != count
+            ):
                 raise Wrong(f"{count} VFs of {gpu} belong to somebody else, but: {change}")
 
     def _before_cdi(self, change: Change, file: Path) -> None:

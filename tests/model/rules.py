@@ -50,21 +50,20 @@ ONE_GPU = st.sampled_from(sorted(GPUS))
 PICK = st.integers(0, 9)
 
 
-def _faults() -> list[gpusim.FaultRule]:
-    on = gpusim.Operation
-    return [
-        gpusim.FaultRule(on=on.ENABLE, vfs=1),
-        gpusim.FaultRule(on=on.ENABLE, error="ENOSPC", count=1),
-        gpusim.FaultRule(on=on.WRITE, path="*/sriov_numvfs", error="EIO", count=1),
-        gpusim.FaultRule(on=on.WRITE, path="*/sriov_numvfs", error="EBUSY", after=1, count=2),
-        gpusim.FaultRule(on=on.WRITE, path="*_quota", error="EIO", after=3, count=1),
-        gpusim.FaultRule(on=on.WRITE, path="*/auto_provisioning", error="EIO", count=1),
-        gpusim.FaultRule(on=on.WRITE, path="*/bind", error="ENODEV", count=1),
-        gpusim.FaultRule(on=on.WRITE, path="*/unbind", error="EIO", count=2),
-        gpusim.FaultRule(on=on.PROBE, device=PRO, vf=1, error="EIO", count=2),
-        gpusim.FaultRule(on=on.READ, path="*/sriov_numvfs", error="EIO", count=2),
-        gpusim.FaultRule(on=on.READ, path="*_quota", error="EIO", count=1),
-    ]
+_ON = gpusim.Operation
+FAULTS = {
+    "one VF only": gpusim.FaultRule(on=_ON.ENABLE, vfs=1),
+    "no VFs once": gpusim.FaultRule(on=_ON.ENABLE, error="ENOSPC", count=1),
+    "numvfs fails once": gpusim.FaultRule(on=_ON.WRITE, path="*/sriov_numvfs", error="EIO", count=1),
+    "numvfs fails later": gpusim.FaultRule(on=_ON.WRITE, path="*/sriov_numvfs", error="EBUSY", after=1, count=2),
+    "quota fails": gpusim.FaultRule(on=_ON.WRITE, path="*_quota", error="EIO", after=3, count=1),
+    "automatic fails": gpusim.FaultRule(on=_ON.WRITE, path="*/auto_provisioning", error="EIO", count=1),
+    "bind fails": gpusim.FaultRule(on=_ON.WRITE, path="*/bind", error="ENODEV", count=1),
+    "unbind fails": gpusim.FaultRule(on=_ON.WRITE, path="*/unbind", error="EIO", count=2),
+    "probe fails": gpusim.FaultRule(on=_ON.PROBE, device=PRO, vf=1, error="EIO", count=2),
+    "numvfs unreadable": gpusim.FaultRule(on=_ON.READ, path="*/sriov_numvfs", error="EIO", count=2),
+    "quota unreadable": gpusim.FaultRule(on=_ON.READ, path="*_quota", error="EIO", count=1),
+}
 
 
 class Common(RuleBasedStateMachine):
@@ -85,9 +84,10 @@ class Common(RuleBasedStateMachine):
 
     # -- the agent's life ----------------------------------------------------------------------------------
 
-    @rule()
-    def one_pass(self) -> None:
-        self.world.one_pass()
+    @rule(number=st.integers(1, 3))
+    def some_passes(self, number: int) -> None:
+        for _ in range(number):
+            self.world.one_pass()
 
     @rule(pick=PICK)
     @precondition(lambda self: self.world.agent.workers.waiting)
@@ -99,36 +99,27 @@ class Common(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         settle(self.world)
 
-    @rule()
-    def go_on_as_far_as_it_gets(self) -> None:
+    @rule(seconds=st.sampled_from([0, 0, 1, 31, 100]))
+    def go_on_as_far_as_it_gets(self, seconds: int) -> None:
         self.world.quiesce()
-
-    @rule(seconds=st.sampled_from([1, 31, 100]))
-    def time_passes(self, seconds: int) -> None:
         self.world.sleep(seconds)
 
     @rule(changes=st.integers(0, 25))
     def crash(self, changes: int) -> None:
         self.world.crash_after(changes)
 
-    @rule()
-    def restart_without_a_file(self) -> None:
-        self.world.break_file()
-        self.world.restart()
-        self.world.one_pass()
-
-    @rule()
-    def reboot(self) -> None:
-        self.world.reboot()
+    @rule(how=st.sampled_from(["without a file", "without a file", "without the held record", "of the machine"]))
+    def restart(self, how: str) -> None:
+        if how == "without a file":
+            self.world.break_file()
+            self.world.restart()
+            self.world.one_pass()
+        elif how == "without the held record":
+            self.world.lose_held_record()
+        else:
+            self.world.reboot()
 
     # -- people --------------------------------------------------------------------------------------------
-
-    @rule(broken=st.booleans())
-    def write_the_file(self, broken: bool) -> None:
-        if broken:
-            self.world.break_file()
-        else:
-            self.world.write_file()
 
     @rule(pick=PICK)
     @precondition(lambda self: self.world.wanted.entries)
@@ -151,54 +142,51 @@ class Common(RuleBasedStateMachine):
             self.world.wanted.overrides[GPUS[gpu]] = override
         self.world.write_file()
 
-    @rule(linger=st.sampled_from([0, 30]))
-    def change_policy(self, linger: int) -> None:
-        self.world.wanted.linger = linger
+    @rule(
+        linger=st.sampled_from([0, 30]),
+        paused=st.sampled_from([False, False, False, True]),
+        broken=st.sampled_from([False, False, True]),
+    )
+    def edit_the_rest(self, linger: int, paused: bool, broken: bool) -> None:
+        self.world.wanted.linger, self.world.wanted.paused = linger, paused
         self.world.write_file()
-
-    @rule(paused=st.sampled_from([False, False, False, True]))
-    def pause_or_go_on(self, paused: bool) -> None:
-        self.world.wanted.paused = paused
-        self.world.write_file()
+        if broken:
+            self.world.break_file()
 
     # -- others and misfortune -----------------------------------------------------------------------------
 
-    @rule(fault=st.sampled_from(_faults()))
-    def fault(self, fault: gpusim.FaultRule) -> None:
-        self.world.machine.add_faults(fault)
+    @rule(fault=st.sampled_from(["none", *FAULTS]))
+    def fault(self, fault: str) -> None:
+        if fault == "none":
+            self.world.machine.clear_faults()
+        else:
+            self.world.machine.add_faults(FAULTS[fault])
 
-    @rule()
-    def faults_end(self) -> None:
-        self.world.machine.clear_faults()
-
-    @rule(gpu=ONE_GPU, count=st.integers(0, 2))
-    def others_set_numvfs(self, gpu: str, count: int) -> None:
-        self.world.others_set_numvfs(gpu, count)
-
-    @rule(gpu=ONE_GPU, index=st.integers(0, 1))
-    def others_unbind_a_vf(self, gpu: str, index: int) -> None:
-        self.world.others_unbind_vf(gpu, index)
-
-    @rule(gpu=ONE_GPU)
-    def unplug_or_plug(self, gpu: str) -> None:
-        self.world.unplug_or_plug(gpu)
-
-    @rule(gpu=ONE_GPU, vf=st.integers(0, 1))
-    def a_vf_falls_off_the_bus(self, gpu: str, vf: int) -> None:
-        self.world.vanish(gpu, vf)
+    @rule(
+        gpu=ONE_GPU,
+        what=st.sampled_from(["numvfs", "numvfs", "unbind", "plug", "vanish"]),
+        count=st.integers(0, 2),
+    )
+    def others_change_a_gpu(self, gpu: str, what: str, count: int) -> None:
+        if what == "numvfs":
+            self.world.others_set_numvfs(gpu, count)
+        elif what == "unbind":
+            self.world.others_unbind_vf(gpu, count)
+        elif what == "vanish":
+            self.world.vanish(gpu, count)
+        else:
+            self.world.unplug_or_plug(gpu)
 
     @rule(how=st.sampled_from(["foreign", "stray", "remove", "cut"]), pick=PICK)
     def meddle_with_cdi(self, how: str, pick: int) -> None:
         self.world.damage_cdi(how, pick)
 
-    @rule(gpu=ONE_GPU)
-    def monitor(self, gpu: str) -> None:
-        if self.world.is_plugged(gpu):
+    @rule(gpu=st.one_of(ONE_GPU, st.none()))
+    def monitor(self, gpu: str | None) -> None:
+        if gpu is None:
+            self.world.stop_watching()
+        elif self.world.is_plugged(gpu):
             self.world.watch_gpu(gpu)
-
-    @rule()
-    def monitors_end(self) -> None:
-        self.world.stop_watching()
 
     def _entry(self, pick: int) -> str:
         names = sorted(self.world.wanted.entries)
@@ -215,11 +203,18 @@ class Standalone(Common):
         self.world.wanted.entries[name] = devices
         self.world.write_file()
 
+    @rule(name=st.sampled_from("ef"), devices=DEVICES)
+    def allocate_and_use(self, name: str, devices: tuple[dict[str, object], ...]) -> None:
+        self.allocate(name, devices)
+        self.world.quiesce()
+        self.use(0)
+
     @rule(pick=PICK)
     @precondition(lambda self: self.world.ready_keys())
     def use(self, pick: int) -> None:
-        keys = self.world.ready_keys()
-        self.world.start(keys[pick % len(keys)])
+        keys = [key for key in self.world.ready_keys() if key not in self.world.pids]
+        if keys:
+            self.world.use(keys[pick % len(keys)], visible=True)
 
     @rule(pick=PICK)
     @precondition(lambda self: self.world.pids)
@@ -244,6 +239,14 @@ class Cluster(Common):
         self.world.wanted.entries[f"c{self.claims}"] = devices
         self.world.write_file()
 
+    @rule(devices=DEVICES, visible=st.booleans())
+    @precondition(lambda self: len(self.world.wanted.entries) < 5)
+    def allocate_and_use(self, devices: tuple[dict[str, object], ...], visible: bool) -> None:
+        self.allocate(devices)
+        self.world.prepare(f"c{self.claims}")
+        self.world.quiesce()
+        self.world.plugin_looks(visible=visible)
+
     @rule(pick=PICK)
     @precondition(lambda self: self.world.wanted.entries)
     def prepare(self, pick: int) -> None:
@@ -251,15 +254,10 @@ class Cluster(Common):
         if uid not in self.world.marks:
             self.world.prepare(uid)
 
-    @rule(visible=st.booleans())
-    def plugin_looks(self, visible: bool) -> None:
-        self.world.plugin_looks(visible=visible)
-
-    @rule(visible=st.booleans())
-    @precondition(lambda self: self.world.waiting)
-    def prepare_to_the_end(self, visible: bool) -> None:
-        """Settle, so that claims are confirmed often enough for something to happen to them."""
-        self.world.quiesce()
+    @rule(visible=st.booleans(), rest=st.booleans())
+    def plugin_looks(self, visible: bool, rest: bool) -> None:
+        if rest:
+            self.world.quiesce()
         self.world.plugin_looks(visible=visible)
 
     @rule(pick=PICK)
@@ -273,7 +271,3 @@ class Cluster(Common):
     def release_by_hand(self, pick: int) -> None:
         self.world.wanted.releases = [self._entry(pick)]
         self.world.write_file()
-
-    @rule()
-    def agent_loses_the_held_record(self) -> None:
-        self.world.lose_held_record()

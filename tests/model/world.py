@@ -284,11 +284,6 @@ class World:
 
     # -- users ---------------------------------------------------------------------------------------------
 
-    def start(self, key: str) -> None:
-        """A process starts with what its allocation has, unless it runs already."""
-        if key not in self.pids:
-            self.use(key, visible=True)
-
     def ready_keys(self) -> list[str]:
         return sorted(self.judge.ready)
 
