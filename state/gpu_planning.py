@@ -303,10 +303,10 @@ class _Planner:
     def _bind_pf(self, wanted: str | None) -> tuple[GpuAction, ...]:
         function, slot = self.gpu.function, Slot(pf=self.gpu.name)
         current = function.driver
-        if isinstance(current, Unreadable) or current == wanted:
-            if self.binding is not None and self.binding.original == wanted:
-                self.binding = None
+        if isinstance(current, Unreadable):
             return ()
+        if current == wanted:
+            return self._settle_binding(wanted)
         self._check_binding_is_ours(current)
         if isinstance(self.gpu.sriov, SriovSeen) and self.gpu.sriov.enabled:
             raise _Block(f"{self.gpu.name} has VFs, which would go with its driver")
@@ -318,6 +318,26 @@ class _Planner:
         if wanted != original:
             self.binding = OwnedBinding(driver=wanted or "", original=original, boot_id=self.context.boot_id)
         return (BindDriver(pf=self.gpu.name, slot=slot, address=function.address, driver=wanted),)
+
+    def _settle_binding(self, wanted: str | None) -> tuple[GpuAction, ...]:
+        """The GPU has the driver that it had before us: forget that we ever bound it.
+
+        One that was never taken from it, because we were killed before, may still have the ``driver_override``
+        that says where it was to go. Clearing that changes nothing for users, but waits for them all the same.
+        """
+        if self.binding is None or self.binding.original != wanted:
+            return ()
+        if self.gpu.function.driver_override is None or wanted in VFIO_DRIVERS:
+            self.binding = None
+            return ()
+        slot = Slot(pf=self.gpu.name)
+        verdict = self.context.usage.of_unbinding(slot)
+        if isinstance(verdict, LookFirst):
+            raise _Block(look=True)
+        has_vfs = isinstance(self.gpu.sriov, SriovSeen) and self.gpu.sriov.enabled
+        if verdict is not None or has_vfs:
+            return ()
+        return (BindDriver(pf=self.gpu.name, slot=slot, address=self.gpu.function.address, driver=wanted),)
 
     def _check_binding_is_ours(self, current: str | None) -> None:
         if current is None or current in DRM_DRIVERS:

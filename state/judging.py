@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
@@ -35,6 +35,7 @@ class Judge:
 
     gpus: Gpus
     table: ProfileTable
+    _profiles: dict[tuple[DeviceName, str], Profile] = field(default_factory=dict)
 
     def manual(self, manual: ManualAllocation, path: str) -> tuple[WantedDevice, ...]:
         """The devices of a manual allocation."""
@@ -137,6 +138,13 @@ class Judge:
         )
 
     def _profile(self, gpu: PfSeen, name: str, path: str) -> Profile:
+        """Looked for once for a GPU and layout, not once for each VF of it."""
+        found = self._profiles.get((gpu.name, name))
+        if found is None:
+            found = self._profiles[gpu.name, name] = self._find_profile(gpu, name, path)
+        return found
+
+    def _find_profile(self, gpu: PfSeen, name: str, path: str) -> Profile:
         total = _MOST_VFS if isinstance(gpu.sriov, Unreadable) else gpu.total_vfs
         names = self.table.names(gpu.device_id, total_vfs=total)
         if not names:

@@ -160,8 +160,26 @@ class StatusError(Exception):
 
 
 def encode_status(file: StatusFile) -> bytes:
-    """The status file as JSON, for machines. Equal values give equal bytes."""
-    return msgspec.json.encode(file, order="deterministic") + b"\n"
+    """The status file as JSON, for machines. Equal values give equal bytes.
+
+    Names on the machine may be no UTF-8 (then Python has lone surrogates for their bytes); they are shown escaped.
+    """
+    try:
+        return msgspec.json.encode(file, order="deterministic") + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_escaped(msgspec.to_builtins(file, order="deterministic"))) + b"\n"
+
+
+def _escaped(value: object) -> object:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(child) for key, child in value.items()}
+        case list() | tuple():
+            return [_escaped(child) for child in value]
+        case _:
+            return value
 
 
 def decode_status(raw: bytes) -> StatusFile:

@@ -33,12 +33,14 @@ from reconciler.runtime.metrics import Metrics
 from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
 from state.desired import Desired, resolve
 from state.ids import DeviceName, PciAddress, parse_device_name, parse_pci_address
+from state.manifest import Spec
 from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
 from state.planning import NOT_SYNCED, Blocked, Memory, NotSynced, Options, Plan, plan
-from state.records import Ownership
+from state.records import AppliedDevice, Ownership
 from state.recovery import rebuild_ownership
 from state.status import NodeStatus
 from state.summary import SourceState, summarise
+from state.wanted import Gpus
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ class Agent:
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
         self._idle_since: Mapping[DeviceName, datetime] = {}
         self._dirty: set[PciAddress] = set()
+        self._resolved: tuple[tuple[object, ...], Desired] | None = None
         self._looked = False
         self._due: datetime | None = None
         self._users_matter = False
@@ -207,7 +210,7 @@ class Agent:
         if sourced.state is not None:
             ownership = observed.ownership
             applied = {} if isinstance(ownership, Unreadable) else ownership.applied
-            desired = resolve(sourced.state.spec, observed.gpus, self._tables.profiles, applied)
+            desired = self._resolve(sourced.state.spec, observed.gpus, applied)
         memory = Memory(failures=self._failures.now(), idle_since=self._idle_since, released=self._status.released)
         users: dict[DeviceName, UsersSeen] = {}
         todo = plan(desired, observed, memory, self._tables.profiles, self._settings.options, now)
@@ -220,6 +223,13 @@ class Agent:
             todo = plan(desired, observed, memory, self._tables.profiles, self._settings.options, now)
         self._users_matter = bool(users)
         return desired, todo
+
+    def _resolve(self, spec: Spec, gpus: Gpus, applied: Mapping[str, tuple[AppliedDevice, ...]]) -> Desired:
+        """The same question has the same answer: between most passes nothing changed that it depends on."""
+        if self._resolved is None or self._resolved[0] != (spec, gpus, applied):
+            desired = resolve(spec, gpus, self._tables.profiles, applied)
+            self._resolved = ((spec, gpus, applied), desired)
+        return self._resolved[1]
 
     # -- records and status --------------------------------------------------------------------------------
 

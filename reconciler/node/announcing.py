@@ -25,9 +25,11 @@ def announce(before: NodeStatus | None, now: NodeStatus) -> None:
             extra = {"condition": condition.type, "reason": condition.reason}
             _log.log(level, "%s is %s%s", condition.type, condition.status, _said(condition.message), extra=extra)
     blocked = {(item.what, item.why) for item in before.plan.blocked} if before else set()
+    gpus = {device.name for device in now.devices}
     for item in now.plan.blocked:
         if (item.what, item.why) not in blocked:
-            _log.warning("%s has to wait: %s", item.what, item.why, extra={"device": item.what})
+            gpu = item.what.partition(" ")[0]  # also of "… VF 1"; other things are of no GPU
+            _log.warning("%s has to wait: %s", item.what, item.why, extra={"device": gpu} if gpu in gpus else {})
 
 
 def _announce_devices(before: NodeStatus | None, now: NodeStatus) -> None:

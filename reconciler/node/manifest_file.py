@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ LARGEST_FILE = 2 * 1024 * 1024
 
 PEOPLE_WRITE = 64 * 1024
 """Bytes up to which JSON is searched for repeated keys. Machines write more than that, and repeat none."""
+
+_KEY_END = re.compile(r'"[ \t\r\n]*:')
 
 
 class ManifestFileError(Exception):
@@ -93,7 +96,7 @@ def _sound_json(text: str) -> object | None:
         value: object = msgspec.json.decode(text)
     except (ValueError, RecursionError):
         return None
-    if _nested_too_deep(value) or (len(text) <= PEOPLE_WRITE and _repeats_a_key(text)):
+    if _nested_too_deep(value) or (len(text) <= PEOPLE_WRITE and _repeats_a_key(text, value)):
         return None
     return value
 
@@ -117,7 +120,14 @@ def _children(holder: object) -> Iterable[object]:
             return ()
 
 
-def _repeats_a_key(text: str) -> bool:
+def _repeats_a_key(text: str, value: object) -> bool:
+    """Whether sound JSON ``text``, whose value is ``value``, has a key twice in one object.
+
+    A quote and a colon end each key; elsewhere they meet only within strings. So where they meet as often as there
+    are keys in ``value``, none was lost, and the slower search by Python's own parser is not needed.
+    """
+    if len(_KEY_END.findall(text)) == _count_keys(value):
+        return False
     repeated = False
 
     def looked_at(pairs: list[tuple[str, object]]) -> None:
@@ -126,6 +136,15 @@ def _repeats_a_key(text: str) -> bool:
 
     json.loads(text, object_pairs_hook=looked_at)
     return repeated
+
+
+def _count_keys(value: object) -> int:
+    count = 0
+    level = [value]
+    while level:
+        count += sum(len(holder) for holder in level if isinstance(holder, dict))
+        level = [child for holder in level for child in _children(holder) if isinstance(child, dict | list)]
+    return count
 
 
 class _Dumper(yaml.CSafeDumper):

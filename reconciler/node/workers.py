@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from reconciler.node.apply_host import ApplyHost
+from reconciler.node.apply_host import ApplyFailed, ApplyHost
 from reconciler.node.applying import Applied, Step, apply_all, doing
 from state.actions import Action
 from state.ids import DeviceName
 from state.observed import PfSeen
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +94,24 @@ class ThreadWorkers:
         return tuple(sorted(pf for pf, thread in threads.items() if thread.is_alive()))
 
     def _run(self, gpu: PfSeen, actions: tuple[Action, ...], now: datetime) -> None:
+        current = actions[0]
+
         def began(action: Action) -> None:
+            nonlocal current
+            current = action
             with self._lock:
                 self._jobs[gpu.name] = replace(self._jobs[gpu.name], doing=doing(action, gpu))
 
         applied = Applied()
         try:
             applied = apply_all(actions, self._host, began=began, ended=self._stepped)
+        except Exception as error:  # noqa: BLE001 -- whatever it is
+            # It is a bug, and counts as a failure, so that the next pass doesn't run into it again at once.
+            _log.exception("crashed: %s", current, extra={"device": gpu.name})
+            why = f"the agent has a bug here: {type(error).__name__}: {error}"
+            applied = Applied(
+                failed=(current, ApplyFailed(path=self._host.function(gpu.function.address), why=why))
+            )
         finally:
             with self._lock:
                 del self._jobs[gpu.name]

@@ -89,8 +89,9 @@ class Host:
         """Run a command in a container with CDI devices, named without their kind."""
         asked: list[str] = [word for device in devices for word in ("--device", f"intel.com/gpu={device}")]
         podman = [
-            "podman", "--root", str(self.where / "storage"), "--cgroup-manager", "cgroupfs", "--events-backend", "none",
-            "--runtime", "runc", "run", "--rm", "--network", "none", "--cap-add", "mknod",
+            "podman", "--root", str(self.where / "storage"), "--cgroup-manager", "cgroupfs",
+            "--events-backend", "none", "--runtime", "runc",
+            "run", "--rm", "--network", "none", "--cap-add", "mknod",
             "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
             *asked, "--rootfs", str(self.where / "rootfs"), *words,
         ]  # fmt: skip

@@ -142,28 +142,34 @@ def test_an_allocation_that_was_removed_is_unresolvable(host: Host) -> None:
         host.apply(ALLOCATIONS)
 
 
-@pytest.fixture(scope="module")
-def read_specs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("go") / "read_specs"
-    containers.build(Path(__file__).with_name("read_specs.go"), target)
-    return target
+def test_specs_of_nodes_in_dev(tmp_path: Path) -> None:
+    """As on a real host: no host paths, and the runtime makes the nodes by their numbers."""
+    with containers.running(tmp_path, gpusim.load_machine("arc-b580")) as host:
+        host.skip_without_podman()
+        host.apply({"whole": [{"device": "0000-03-00-0-0xe20b"}]}, plain_dev=True)
+        assert host.version("intel.com-gpu_alloc-whole.json") == "0.3.0"
+        assert numbers(host.nodes_inside("whole")) == drm_nodes(host, "0000:03:00.0")
 
 
-@pytest.mark.parametrize("plain_dev", [False, True])
-def test_the_go_library_reads_every_spec(read_specs: Path, tmp_path: Path, plain_dev: bool) -> None:
-    """With device nodes elsewhere (host paths need version 0.5.0), and in /dev, where 0.3.0 will do."""
-    with containers.running(tmp_path, machine()) as host:
-        host.apply(ALLOCATIONS, plain_dev=plain_dev)
-        assert len(host.specs()) == len(ALLOCATIONS)
-        read = subprocess.run([read_specs, *host.specs()], capture_output=True, text=True, check=False)
-        assert read.returncode == 0, read.stdout
-        assert host.version("intel.com-gpu_alloc-whole.json") == ("0.3.0" if plain_dev else "0.5.0")
+def test_the_go_library_reads_every_spec(tmp_path: Path) -> None:
+    """With device nodes elsewhere (host paths need version 0.5.0), and in /dev, where 0.3.0 will do.
 
-
-def test_the_go_library_would_tell(read_specs: Path, tmp_path: Path) -> None:
-    """The counter-check: it refuses what is wrong."""
+    One test, so that the program is built only once.
+    """
+    read_specs = tmp_path / "read_specs"
+    containers.build(Path(__file__).with_name("read_specs.go"), read_specs)
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"cdiVersion": "0.3.0", "kind": "intel.com/gpu", "devices": [], "bogus": 1}')
-    read = subprocess.run([read_specs, wrong], capture_output=True, text=True, check=False)
-    assert read.returncode == 1
-    assert "bogus" in read.stdout
+    told = _run(read_specs, wrong)
+    assert (told.returncode, "bogus" in told.stdout) == (1, True), "the counter-check"
+    for version, plain_dev in (("0.5.0", False), ("0.3.0", True)):
+        with containers.running(tmp_path / version, machine()) as host:
+            host.apply(ALLOCATIONS, plain_dev=plain_dev)
+            assert len(host.specs()) == len(ALLOCATIONS)
+            told = _run(read_specs, *host.specs())
+            assert told.returncode == 0, told.stdout
+            assert told.stdout.count(f"version {version}, ") == len(ALLOCATIONS)
+
+
+def _run(program: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *files], capture_output=True, text=True, timeout=60, check=False)

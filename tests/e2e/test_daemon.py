@@ -230,6 +230,11 @@ def test_logs_for_machines_name_device_and_claim(node: Node) -> None:
     with node.daemon("--log-format", "json") as daemon:
         node.want({"a": VF0})
         node.until_ready("a")
+        node.want({"a": VF0}, paused=True)
+        node.poke("write bus/pci/drivers/i915/unbind 0000:03:00.1")
+        node.until("told to wait", lambda status: len(status.plan.blocked) > 0)
+        node.poke("write bus/pci/drivers/i915/bind 0000:03:00.1")
+        node.until_ready("a")
         node.want({})
         node.until_ready()
         assert daemon.end() == 0
@@ -237,6 +242,7 @@ def test_logs_for_machines_name_device_and_claim(node: Node) -> None:
     assert all({"ts", "level", "logger", "message"} <= record.keys() for record in records)
     assert {record["device"] for record in records if "device" in record} == {FLEX}
     assert {record["claim"] for record in records if "claim" in record} == {"a"}
+    assert any("has to wait" in record["message"] for record in records)
     done = [record["action"] for record in records if record["message"].startswith("done:")]
     assert done == ["SetVfProfile", "SetNumVfs", "WriteCdiSpec", "RemoveCdiSpec", "SetNumVfs", "ResetProvisioning"]
 

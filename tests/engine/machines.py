@@ -48,7 +48,6 @@ TABLES: Tables = load_tables("/nonexistent/pci.ids")
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _MOST_PASSES = 60
 _TIMEOUTS = Timeouts(links=0.05, driver=0.05)
-_CONVERGE_SECONDS = 30.0
 _PATIENCE = 20.0
 _OWN_PID = 4242
 
@@ -283,6 +282,7 @@ class Bench:
         *,
         followed: Callable[[Pass], None] = lambda _: None,
         options: Options = STANDALONE,
+        seconds: float = 30.0,
     ) -> once.Converged:
         """What `apply` does: real threads and time. Checks the CDI directory afterwards."""
         self.want(wanted)
@@ -292,7 +292,7 @@ class Bench:
             self.roots,
             TABLES,
             Clock(),
-            timeout=_CONVERGE_SECONDS,
+            timeout=seconds,
             followed=followed,
         )
         assert broken_rules(self.cdi) == []

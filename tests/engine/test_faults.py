@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpusim
+from reconciler.node import applying
 from reconciler.node.agent import Pass
 from state.ids import DeviceName
 from state.observed import Changing
@@ -208,9 +209,6 @@ def test_a_write_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
-@pytest.mark.xfail(
-    reason="a GPU that can't be read at the first look counts as absent: Refused, and its CDI files are removed"
-)
 def test_a_read_that_hangs_at_the_first_look(tmp_path: Path) -> None:
     """Somebody else is changing a GPU when we start: nothing is said to be missing, and nothing taken away."""
     goes_on = threading.Event()
@@ -230,6 +228,22 @@ def test_a_read_that_hangs_at_the_first_look(tmp_path: Path) -> None:
             assert len(specs_in(bench.cdi)) == 2
         finally:
             goes_on.set()
+
+
+def test_a_bug_in_a_step_is_a_failure_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, waits as long as other failures, and stops nobody else."""
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("not thought of")
+
+    monkeypatch.setattr(applying, "set_num_vfs", crash)
+    passes: list[Pass] = []
+    with running(tmp_path, cards(("b60", ONE), ("igpu", OTHER))) as bench:
+        wanted = manifest({"mine": [f"{bench.gpu}-fs2-vf0"], "other": [bench.gpus[1]]})
+        converged = bench.converge(wanted, followed=passes.append, seconds=1.0)
+        assert phases(converged.status) == {"mine": "Failed", "other": "Ready"}
+        assert "RuntimeError: not thought of" in allocation(converged.status, "mine").message
+        assert len(passes) < 30
 
 
 def void(_: object) -> None:

@@ -16,6 +16,7 @@ from tests.engine.machines import (
     blocked,
     cards,
     is_ready,
+    limited,
     manifest,
     phases,
     running,
@@ -192,7 +193,7 @@ def test_a_record_that_cannot_be_written_stops_all_changes(tmp_path: Path) -> No
 
 
 def test_nothing_is_written_when_all_is_right(tmp_path: Path) -> None:
-    with running(tmp_path, "mixed") as bench:
+    with running(tmp_path, limited(gpusim.load_machine("mixed"), 2)) as bench:
         wanted = manifest(
             {
                 "a": [f"{bench.gpus[1]}-m1-vf0", vfio(f"{bench.gpus[6]}-fs2-vf1")],

@@ -141,6 +141,8 @@ class HostileTree:
         shutil.rmtree(self._roots.run)
         shutil.rmtree(self._roots.state)
         make_directories(self._roots)
+        # Like a spec of ours, but with a name that is no UTF-8.
+        Path(self._roots.cdi, "intel.com-gpu_alloc-\udcff.json").write_bytes(b"{}")
         return Agent(
             Settings(version="fuzz", visibility=Visibility.HIDDEN, patience=5.0),
             self._tables,

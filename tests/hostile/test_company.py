@@ -6,16 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from state.status import condition_of
-from tests.cdi_rules import broken_rules
-from tests.e2e.namespaced import Daemon, Node, allocation, eventually, gpu, is_ready, manifest, phase, running
+from state.status import StatusError, condition_of
+from tests.e2e.namespaced import Daemon, Node, allocation, eventually, gpu, is_ready, phase, running
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -123,7 +122,7 @@ class Vandal:
             deed()
         return deed.__name__
 
-    def _write(self, path: str, value: str) -> None:
+    def write(self, path: str, value: str) -> None:
         descriptor = os.open(self.node.sysfs(path), os.O_WRONLY)
         try:
             os.write(descriptor, value.encode())
@@ -131,14 +130,14 @@ class Vandal:
             os.close(descriptor)
 
     def numvfs(self) -> None:
-        self._write(f"bus/pci/devices/{B}/sriov_numvfs", self.chance.choice(("0", "1", "3")))
+        self.write(f"bus/pci/devices/{B}/sriov_numvfs", self.chance.choice(("0", "1", "3")))
 
     def binding(self) -> None:
         driver = self.chance.choice(("xe", "vfio-pci"))
-        self._write(f"bus/pci/drivers/{driver}/{self.chance.choice(('bind', 'unbind'))}", B)
+        self.write(f"bus/pci/drivers/{driver}/{self.chance.choice(('bind', 'unbind'))}", B)
 
     def override(self) -> None:
-        self._write(f"bus/pci/devices/{B}/driver_override", self.chance.choice(("vfio-pci", "\n")))
+        self.write(f"bus/pci/devices/{B}/driver_override", self.chance.choice(("vfio-pci", "\n")))
 
     def _spec(self) -> Path:
         return self.chance.choice(sorted((self.node.where / "cdi").glob("intel.com-gpu_*")) or [Path("/none")])
@@ -169,11 +168,9 @@ class Vandal:
 
 
 @contextlib.contextmanager
-def using(node: Node, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has the render node of an allocation open."""
-    status = node.until_ready("a", "b")
-    devices = {device.name: device for device in status.devices}
-    assert USED in devices
+def using(node: Node) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the render node of the first VF of the GPU in use open."""
+    node.until_ready("a", "b")
     link = node.sysfs(f"bus/pci/devices/{A}/virtfn0/drm")
     (render,) = (one.name for one in link.iterdir() if one.name.startswith("renderD"))
     with open(node.where / "dev/dri" / render, "rb") as device:
@@ -192,18 +189,19 @@ def test_whoever_writes_in_between_in_the_end_all_is_as_wanted(seed: int, node: 
     foreign = {"intel.com-gpu.yaml": "cdiVersion: 0.3.0\n", "vendor.json": "{}\n"}
     for name, text in foreign.items():
         (node.where / "cdi" / name).write_text(text)
-    wanted = {"a": VF, "b": FOUGHT}
+    wanted: dict[str, str | Mapping[str, object]] = {"a": VF, "b": FOUGHT}
     vandal = Vandal(node=node, chance=Random(seed))
     with node.daemon() as daemon:
         node.want(wanted)
-        with using(node, "a"):
+        with using(node):
             # From here on no write to the GPU in use may even be tried: it would fail and be told.
             node.poke(f"fault on: write, device: '{A}', error: EPERM")
             deeds = []
             for _ in range(40):
                 deeds.append(vandal.act())
                 time.sleep(vandal.chance.random() * 0.1)
-            _set_right(node, wanted)
+            _tidy(vandal)
+            node.want(wanted)
             _until_as_wanted(node, daemon, deeds)
             assert _tried(daemon, A) == [], deeds
             assert numvfs(node, A) == "2"
@@ -211,7 +209,6 @@ def test_whoever_writes_in_between_in_the_end_all_is_as_wanted(seed: int, node: 
         assert numvfs(node, C) == "2", "somebody else's"
         for name, text in foreign.items():
             assert (node.where / "cdi" / name).read_text() == text
-        assert broken_rules(node.where / "cdi") == [] or foreign
         node.want({})
         node.until_ready()
         eventually("no VFs", lambda: numvfs(node, A) == "0" or None, lambda: daemon.log)
@@ -221,17 +218,16 @@ def test_whoever_writes_in_between_in_the_end_all_is_as_wanted(seed: int, node: 
     assert sorted(path.name for path in (node.where / "cdi").iterdir()) == sorted(foreign)
 
 
-def _set_right(node: Node, wanted: dict[str, str]) -> None:
-    """The last word is a good desired state; what a driver_override of others says is theirs to mend."""
-    (node.where / "sys").exists()
-    with contextlib.suppress(OSError):
-        node.sysfs(f"bus/pci/devices/{B}/driver_override").write_text("\n")
-    node.want(wanted)
+def _tidy(vandal: Vandal) -> None:
+    """What is not ours is not touched: VFs and a driver override of the vandal's are for people to remove."""
+    with contextlib.suppress(OSError):  # gone with the driver
+        vandal.write(f"bus/pci/devices/{B}/sriov_numvfs", "0")
+    vandal.write(f"bus/pci/devices/{B}/driver_override", "\n")
 
 
 def _until_as_wanted(node: Node, daemon: Daemon, deeds: list[str]) -> None:
     def look() -> bool | None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(StatusError):
             status = node.status()
             if status is not None and is_ready(status) and {one.name for one in status.allocations} == {"a", "b"}:
                 return True
@@ -285,9 +281,3 @@ def test_a_gpu_that_fails_for_ever_is_left_in_peace_most_of_the_time(node: Node)
         assert gpu(status, USED) is not None
         node.poke("clear-faults")
         node.until_ready("bad", "good")
-
-
-def test_vandals_are_repeatable() -> None:
-    """A guard: the same seed chooses the same deeds."""
-    assert Random(1).random() == Random(1).random()
-    assert manifest({}) == manifest({})

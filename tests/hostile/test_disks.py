@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: nothing is done that could not be recorded, and all goes on when there is room."""
+"""Disks that are full or read-only: nothing is done that can't be recorded, and later all goes on."""
 
 import contextlib
 import subprocess

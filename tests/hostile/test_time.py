@@ -1,13 +1,12 @@
 """Time: a clock that jumps changes nothing, and what keeps failing is tried ever less often."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import gpusim
 import pytest
 
+import gpusim
 from tests.engine.hardware import assert_plain, assert_pristine
-from tests.engine.machines import Node, Time, allocation, cards, is_ready, manifest, phases, running, vfio, why_not
+from tests.engine.machines import Node, allocation, cards, is_ready, manifest, phases, running, vfio, why_not
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -56,24 +55,11 @@ def test_the_status_file_stays_fresh_when_the_clock_jumps_back(tmp_path: Path) -
         assert (file.stat().st_mtime_ns, file.read_bytes()) != before
 
 
-@dataclass(slots=True)
-class Counted:
-    """Passes and kernel writes of one stretch of time."""
-
-    passes: int = 0
-    writes: int = 0
-    per_hour: list[tuple[int, int]] = field(default_factory=list)
-
-
-def count(node: Node, hours: int) -> Counted:
-    counted = Counted()
-    for _ in range(hours):
-        passes, writes = len(node.passes), len(node.writes)
-        node.wait(HOUR)
-        counted.per_hour.append((len(node.passes) - passes, len(node.writes) - writes))
-    counted.passes = sum(passes for passes, _ in counted.per_hour)
-    counted.writes = sum(writes for _, writes in counted.per_hour)
-    return counted
+def in_an_hour(node: Node) -> tuple[int, int]:
+    """Passes and kernel writes of one hour."""
+    before = len(node.passes), len(node.writes)
+    node.wait(HOUR)
+    return len(node.passes) - before[0], len(node.writes) - before[1]
 
 
 FAULTS = {
@@ -87,7 +73,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_never_works_is_not_tried_in_a_hot_loop(fault: str, tmp_path: Path) -> None:
-    """The back-off ends at 5 minutes, shortened by half at most: no more than 24 attempts an hour, with undoing.
+    """The back-off goes up to 5 minutes, shortened by half at most: 12 to 24 attempts an hour.
 
     An attempt and its undoing take a handful of passes and writes.
     """
@@ -96,12 +82,11 @@ def test_what_never_works_is_not_tried_in_a_hot_loop(fault: str, tmp_path: Path)
         bench.machine.add_faults(FAULTS[fault])
         node.want(manifest({"a": [vfio(f"{bench.gpu}-fs2-vf0")]}))
         assert phases(node.status)["a"] == "Failed", why_not(node.status)
-        counted = count(node, hours=2)
-        first, last = counted.per_hour
-        assert 12 <= last[0], "it is tried again and again"
-        assert first[0] <= 40 * 8 + 360, "passes of the first hour"
-        assert last[0] <= 24 * 8 + 360, "passes of an hour: attempts, and the status file every 10 s"
-        assert last[1] <= 24 * 8, "kernel writes of an hour"
+        first, later = in_an_hour(node), in_an_hour(node)
+        print(fault, first, later)
+        assert 12 <= later[0] <= 24 * 6, "passes"
+        assert 12 <= later[1] <= 24 * 6, "kernel writes"
+        assert first[0] <= 36 * 6 and first[1] <= 36 * 6, "the first hour has some quick attempts more"
         bench.machine.clear_faults()
         node.wait_ready(HOUR)
         node.want(manifest())
@@ -116,8 +101,3 @@ def test_nothing_to_do_is_nothing_done(tmp_path: Path) -> None:
         before = len(node.passes), len(node.writes)
         node.wait(HOUR)
         assert (len(node.passes), len(node.writes)) == before, "the file is refreshed without a pass"
-
-
-def test_time_of_these_tests_is_made_up() -> None:
-    """A guard: the waits above are no real ones."""
-    assert Time().monotonic() == Time().monotonic()

@@ -1,4 +1,4 @@
-"""How the engine under test reaches the simulated kernel: by FUSE as in life, or straight, which is 50 times faster.
+"""How the engine under test reaches the simulated kernel: by FUSE as in life, or straight, which is far faster.
 
 Either way everything that the engine changes passes a ``Watch``: kernel attributes, and files that appear or
 disappear. There it can be judged, and there an agent can be killed between any two changes.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gpusim
 import pytest
+
+import gpusim
 from gpusim import devfs_face, fuse_face
 from gpusim.model.tree import Attribute, Tree
-
 from reconciler.node import sysfs
 from reconciler.node.patient_reads import PatientReads
 from state.observed import Unreadable
@@ -69,7 +69,7 @@ def served(machine: gpusim.Machine, where: Path, watch: Watch, *, fuse: bool) ->
         else:
             _answer_directly(patch, machine.sysfs, bench.roots.sysfs)
         _watch_attributes(patch, bench.roots.sysfs, watch)
-        _watch_files(patch, watch)
+        _watch_files(patch, bench, watch)
         yield bench
 
 
@@ -144,14 +144,19 @@ def _watch_attributes(patch: pytest.MonkeyPatch, root: str, watch: Watch) -> Non
     patch.setattr(sysfs, "write", watched)
 
 
-def _watch_files(patch: pytest.MonkeyPatch, watch: Watch) -> None:
+def _watch_files(patch: pytest.MonkeyPatch, bench: Bench, watch: Watch) -> None:
+    """Files of the engine's own directories; those of devfs come and go by the kernel's hand."""
     rename, unlink = os.rename, os.unlink
+    own = tuple(f"{root}/" for root in (bench.roots.cdi, bench.roots.run, bench.roots.state))
 
     def watched_rename(source: Path, target: Path) -> None:
         with watch.around(Change(file=Path(target))):
             rename(source, target)
 
     def watched_unlink(path: Path, *, dir_fd: int | None = None) -> None:
+        if not str(path).startswith(own):
+            unlink(path, dir_fd=dir_fd)
+            return
         with watch.around(Change(file=Path(path), removed=True)):
             unlink(path, dir_fd=dir_fd)
 

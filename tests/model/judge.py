@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpusim.model.nodes import CharacterDevice
-
 from tests.engine import hardware
 from tests.engine.machines import Bench
 from tests.model.faces import Change
@@ -27,7 +26,7 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What an allocation has of one GPU: ``use`` is whole, shared, monitor, or the ``count`` VFs' mode (m2, fs2)."""
+    """What an allocation has of one GPU: ``use`` is whole, shared, monitor, or the mode of ``count`` VFs (m2)."""
 
     gpu: str
     use: str
@@ -66,7 +65,7 @@ class Grip:
     functions: tuple[str, ...]
     cdi: bytes
 
-    def forbids(self, function: str, *, unbinds: bool, bench: Bench) -> bool:
+    def forbids(self, function: str, *, unbinds: bool) -> bool:
         """Whether writing to a function (or unbinding it) disturbs this grip."""
         for part, held in zip(self.parts, self.functions, strict=True):
             if part.use == "monitor":
@@ -118,7 +117,7 @@ class Judge:
         else:
             function = _ADDRESS.findall(self.bench.machine.sysfs.realpath(change.attribute))[-1]
         for grip in (*self.grips.values(), *self.ready.values()):
-            if grip.forbids(function, unbinds=unbinds, bench=self.bench):
+            if grip.forbids(function, unbinds=unbinds):
                 state = "in use" if grip.key in self.grips else "Ready"
                 raise Wrong(f"{grip.key} is {state}, but: {change}")
         for gpu, count in self.foreign.items():

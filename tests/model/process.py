@@ -23,6 +23,7 @@ from state.observed import PfSeen
 from state.planning import Options
 from tests.engine.machines import TABLES, Bench
 
+RESYNC_SECONDS = 60.0
 _TIMEOUTS = Timeouts(links=0.02, driver=0.02)
 
 
@@ -71,6 +72,7 @@ class AgentProcess:
         self._bench = bench
         self._first = True
         self._again = 0.0
+        self._resync_at = bench.time.seconds + RESYNC_SECONDS
         self.last: Pass | None = None
         host = ApplyHost(roots=bench.roots, clock=time.monotonic, timeouts=_TIMEOUTS)
         self.workers = HandWorkers(host, began)
@@ -109,9 +111,12 @@ class AgentProcess:
 
     def sleep(self, most: float) -> float:
         """Let time pass until the agent wants to wake up, at most so many seconds, and wake it. Returns them."""
-        seconds = min(most, max(0.001, self._again))
+        seconds = min(most, max(0.001, self._again), max(0.001, self._resync_at - self._bench.time.seconds))
         self._bench.time.seconds += seconds
         heard, self._bench.heard = self._bench.heard, set()
+        if self._bench.time.seconds >= self._resync_at:
+            heard.add(RESYNC)
+            self._resync_at += RESYNC_SECONDS
         again = self._agent.one_pass(frozenset({DUE, *heard}))
         assert again is not None
         self._again = again

@@ -1,9 +1,9 @@
 """Everything that can happen to a machine with an agent, for Hypothesis to put in any order."""
 
-import gpusim
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+import gpusim
 from state.ids import PciAddress, device_name
 from tests.model.settling import everybody_leaves, settle
 from tests.model.world import FLEX, PRO, SPEC, World
@@ -15,7 +15,10 @@ _MODES = {FLEX: ("m1-vf0", "m2-vf0", "m2-vf1", "fs2-vf0", "fs2-vf1"), PRO: ("fs1
 def _devices(gpu: str) -> list[dict[str, object]]:
     name = GPUS[gpu]
     plain: list[dict[str, object]] = [{"device": f"{name}-{mode}"} for mode in _MODES[gpu]]
-    passed = [{"device": f"{name}-fs2-vf1", "kernelDriver": "vfio"}, {"device": name, "kernelDriver": "vfio"}]
+    passed: list[dict[str, object]] = [
+        {"device": f"{name}-fs2-vf1", "kernelDriver": "vfio"},
+        {"device": name, "kernelDriver": "vfio"},
+    ]
     return [
         *plain,
         {"device": name},
@@ -31,7 +34,7 @@ DEVICES = st.one_of(
     EACH[PRO].map(lambda device: (device,)),
     st.tuples(EACH[FLEX], EACH[PRO]),
 )
-OVERRIDES = {
+OVERRIDES: dict[str, st.SearchStrategy[dict[str, object] | None]] = {
     gpu: st.sampled_from(
         [
             None,

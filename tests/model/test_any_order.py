@@ -1,14 +1,24 @@
-"""Whatever happens in whatever order, the engine keeps its promises."""
+"""Whatever happens in whatever order, the engine keeps its promises.
+
+MODEL_EXAMPLES=2000 makes it a long run, for a night; MODEL_SHRINK=0 stops at the first counterexample as it is.
+"""
 
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.model.rules import Cluster, Standalone
 
-FACTOR = int(os.environ.get("MODEL_FACTOR", "1"))
-"""For long runs by hand: so many times the examples."""
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+if os.environ.get("MODEL_SHRINK") != "0":
+    PHASES.append(Phase.shrink)
+ANYHOW = settings(
+    phases=PHASES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None
+)
+
+pytestmark = pytest.mark.timeout(60 + 30 * EXAMPLES)
 
 
 class ClusterByFuse(Cluster):
@@ -20,10 +30,10 @@ class StandaloneByFuse(Standalone):
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=100 * FACTOR, stateful_step_count=30)
+TestCluster.settings = settings(ANYHOW, max_examples=EXAMPLES, stateful_step_count=30)
 TestStandalone = Standalone.TestCase
-TestStandalone.settings = settings(max_examples=100 * FACTOR, stateful_step_count=30)
+TestStandalone.settings = settings(ANYHOW, max_examples=EXAMPLES, stateful_step_count=30)
 TestClusterByFuse = pytest.mark.root(pytest.mark.fuse(ClusterByFuse.TestCase))
-TestClusterByFuse.settings = settings(max_examples=25, stateful_step_count=12)
+TestClusterByFuse.settings = settings(ANYHOW, max_examples=25, stateful_step_count=15)
 TestStandaloneByFuse = pytest.mark.root(pytest.mark.fuse(StandaloneByFuse.TestCase))
-TestStandaloneByFuse.settings = settings(max_examples=25, stateful_step_count=12)
+TestStandaloneByFuse.settings = settings(ANYHOW, max_examples=25, stateful_step_count=15)

@@ -1,19 +1,18 @@
 """A machine with an agent, people, processes, other software and misfortune, all driven by a test."""
 
 import contextlib
-import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import gpusim
-
-from reconciler.node import once
 from reconciler.node.agent import Pass
-from state.actions import Action, RemoveCdiSpec, WriteCdiSpec
+from reconciler.node.record_files import read_ownership
+from state.actions import Action
+from state.ids import DeviceName
 from state.observed import PfSeen
 from state.records import Ownership
 from tests.engine import hardware
@@ -135,12 +134,12 @@ class World:
 
     def one_pass(self, *topics: str) -> Pass | None:
         """One pass, judged. None if the agent was killed in the middle of it."""
+        done = None
         with self._acting():
             self._take_in()
             done = self.agent.one_pass(*topics)
             self._check(done)
-            return done
-        return None
+        return done
 
     def _take_in(self) -> None:
         """The file that the agent is about to read comes into force."""
@@ -174,19 +173,21 @@ class World:
             if not file.exists() or file.read_bytes() != content:
                 raise Wrong(f"{file.name} is somebody else's, and was changed")
 
-    def work(self, pf: str) -> None:
+    def work(self, pf: DeviceName) -> None:
         """The worker of a GPU does what it was given."""
         with self._acting():
-            gpu = next(name for name in self.agent.workers.waiting if name == pf)
-            self.agent.workers.work(gpu)
+            self.agent.workers.work(pf)
             self.judge.busy.discard(Part.of(pf).gpu)
 
     def work_all(self) -> None:
-        for pf in list(self.agent.workers.waiting):
-            self.work(pf)
+        """All workers do what they were given, one after the other, unless the agent is killed meanwhile."""
+        agent = self.agent
+        for pf in list(agent.workers.waiting):
+            if self.agent is agent:
+                self.work(pf)
 
     @contextlib.contextmanager
-    def _acting(self):  # type: ignore[no-untyped-def]
+    def _acting(self) -> Iterator[None]:
         if self._dead:
             self.restart()
         self._watch.on = True
@@ -268,7 +269,7 @@ class World:
         self.file_is_good = False
 
     def ownership(self) -> Ownership:
-        record = once.read_ownership(Path(self.bench.roots.ownership_file))
+        record = read_ownership(Path(self.bench.roots.ownership_file))
         return record if isinstance(record, Ownership) else Ownership()
 
     def parts_of(self, name: str) -> tuple[Part, ...]:
@@ -345,9 +346,9 @@ class World:
             if self.marks.get(uid) == nonce:
                 self.unprepare(uid)
         for uid in sorted(self.waiting):
-            if file.get("nonces", {}).get(uid) == self.marks[uid] and f"claim-{uid}" in self.judge.ready:
-                if self.use(f"claim-{uid}", visible=visible):
-                    self.waiting.discard(uid)
+            seen = file.get("nonces", {}).get(uid) == self.marks[uid] and f"claim-{uid}" in self.judge.ready
+            if seen and self.use(f"claim-{uid}", visible=visible):
+                self.waiting.discard(uid)
 
     def unprepare(self, uid: str) -> None:
         """The pod has ended, then its mark goes."""
@@ -377,10 +378,8 @@ class World:
             self.judge.foreign.pop(function, None)
 
     def others_set_numvfs(self, gpu: str, count: int) -> None:
-        try:
+        with contextlib.suppress(OSError, KeyError):
             self.machine.foreign_numvfs(gpu, count)
-        except (OSError, KeyError):
-            pass
         self.note_foreign(gpu)
 
     def note_foreign(self, gpu: str) -> None:

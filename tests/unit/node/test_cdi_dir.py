@@ -109,3 +109,38 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
     assert cdi_dir.sweep(str(tmp_path)) == (".tmp-12-34-56",)
     assert sorted(os.listdir(tmp_path)) == [".tmp-of-somebody", CLAIM]
     assert cdi_dir.sweep(str(tmp_path / "absent")) == ()
+
+
+def test_untouched_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cdi_dir.write_spec(str(tmp_path), ALLOC, b"1")
+    cdi_dir.write_spec(str(tmp_path), CLAIM, b"2")
+    directory = cdi_dir.CdiDirectory(str(tmp_path))
+    first = directory.observe()
+
+    def refuse(path: Path, limit: int) -> bytes:
+        raise AssertionError(f"{path} is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reconciler.node.cdi_dir.files.read_bounded", refuse)
+        assert directory.observe() == first
+        with pytest.raises(AssertionError, match="is read"):
+            directory.observe(anew=True)
+    assert directory.observe(anew=True) == first
+
+
+def test_changed_files_are_read_again(tmp_path: Path) -> None:
+    cdi_dir.write_spec(str(tmp_path), ALLOC, b"1")
+    directory = cdi_dir.CdiDirectory(str(tmp_path))
+    directory.observe()
+    cdi_dir.write_spec(str(tmp_path), ALLOC, b"2")  # another inode
+    assert directory.observe() == cdi_dir.observe_cdi(str(tmp_path)) == (CdiFileSeen(name=ALLOC, content=b"2"),)
+    (tmp_path / ALLOC).write_bytes(b"33")  # the same inode, another size
+    assert directory.observe() == (CdiFileSeen(name=ALLOC, content=b"33"),)
+    (tmp_path / ALLOC).unlink()
+    assert directory.observe() == ()
+
+
+def test_nesting_without_end_is_ours_to_mend(tmp_path: Path) -> None:
+    content = b'{"x":' + b"[" * 100_000
+    cdi_dir.write_spec(str(tmp_path), ALLOC, content)
+    assert cdi_dir.observe_cdi(str(tmp_path)) == (CdiFileSeen(name=ALLOC, content=content),)

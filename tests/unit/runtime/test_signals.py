@@ -173,4 +173,4 @@ def test_stacks_on_request() -> None:
         child.send_signal(signal.SIGTERM)
         status, _, err = end(child)
     assert status == 0
-    assert "wait_for_signals" in err
+    assert "most recent call first" in err
