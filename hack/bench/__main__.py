@@ -34,7 +34,10 @@ def main() -> int:
     with machines.scratch() as where:
         figures = list(_measure(chosen, where, options.more, options.idle_seconds))
     print(as_json(figures) if options.json else as_table(figures))
-    print(f"{os.cpu_count()} processors, load before and after: {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    print(
+        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} (more than 1 means that others ran too)",
+        file=sys.stderr,
+    )
     return int(options.strict and any(figure.verdict == MISSED for figure in figures))
 
 

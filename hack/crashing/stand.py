@@ -120,13 +120,17 @@ def _unrecorded(stand: Stand) -> list[str]:
 
 
 def _confirmed_too_early(stand: Stand) -> list[str]:
-    """Nonces that the status echoes for a claim that no record holds with that nonce."""
+    """Marks whose nonce the status echoes although no record holds the claim with that nonce.
+
+    The echo of a mark that is gone or was renewed confirms nothing: nobody waits for that nonce any more.
+    """
     claims = _mapping(stand.load("run/status/held.json").get("claims"))
     nonces = _mapping(stand.load("run/status/status.json").get("nonces"))
     return [
         f"status confirms nonce {nonce} of {uid}, the held record says {claims.get(uid)}"
         for uid, nonce in nonces.items()
-        if _mapping(claims.get(uid)).get("nonce") != nonce
+        if stand.load(f"run/marks/{uid}.json").get("nonce") == nonce
+        and _mapping(claims.get(uid)).get("nonce") != nonce
     ]
 
 
