@@ -90,11 +90,12 @@ def arbitrate(
     gpus: Gpus,
     table: ProfileTable,
     standing: Standing,
-    still_open: Callable[[WantedDevice], str | None],
+    still_open: Callable[[Entry, WantedDevice], str | None],
 ) -> Arbitration:
     """Weigh all wishes.
 
-    ``still_open`` says why a device can't be given to anybody yet: one who had it before still uses it.
+    ``still_open`` says why an entry can't be given a device yet: one who had it before still uses it, or the
+    entry itself still uses another that it would leave.
     """
     court = _Court(desired=desired, gpus=gpus, applied=standing.applied, still_open=still_open)
     entries = _with_held(desired, gpus, table, standing, court)
@@ -158,7 +159,7 @@ class _Court:
     desired: Desired
     gpus: Gpus
     applied: Mapping[str, tuple[AppliedDevice, ...]]
-    still_open: Callable[[WantedDevice], str | None]
+    still_open: Callable[[Entry, WantedDevice], str | None]
     holding: set[str] = field(default_factory=set)
     changed: dict[str, Entry] = field(default_factory=dict)
     tenancies: dict[DeviceName, _Tenancy] = field(default_factory=dict)
@@ -197,13 +198,11 @@ class _Court:
         override = self.desired.overrides.get(device.logical.pf)
         if override is not None:
             self._check_override(entry, device, override)
-        if device.monitors:
-            return
-        tenancy = self.tenancies.get(device.logical.pf)
+        tenancy = None if device.monitors else self.tenancies.get(device.logical.pf)
         if tenancy is not None:
             self._check_tenant(entry, device, tenancy)
         if not self.in_force(entry):
-            why = self.still_open(device)
+            why = self.still_open(entry, device)
             if why is not None:
                 raise _Objection(why)
 

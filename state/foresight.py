@@ -30,6 +30,7 @@ from state.observed import (
     SriovSeen,
     Unreadable,
     VfSeen,
+    with_origins,
 )
 from state.planning import Plan
 from state.profiles import EMPTY_TILE_QUOTA
@@ -75,7 +76,7 @@ def after(observed: Observed, todo: Plan) -> Observed:
                 observed = _with_gpu(observed, action)
             case _:
                 assert_never(action)
-    return observed
+    return with_origins(observed)
 
 
 def _with_files(observed: Observed, name: str, file: CdiFileSeen | None) -> Observed:

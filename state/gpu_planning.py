@@ -312,8 +312,9 @@ class _Planner:
             raise _Block(f"{self.gpu.name} has VFs, which would go with its driver")
         self._check_driver(slot, function, wanted)
         self._check_cdi()
-        # Somebody's passthrough driver is not what to give back one day; the model's own is.
-        first = self.gpu.model.drm_driver if current in VFIO_DRIVERS else current
+        # Somebody's passthrough driver, or none at all, is not what to give back one day: the GPU's own driver is.
+        own = self.gpu.drm_driver
+        first = own if current in VFIO_DRIVERS or (current is None and wanted == own) else current
         original = first if self.binding is None else self.binding.original
         if wanted != original:
             self.binding = OwnedBinding(driver=wanted or "", original=original, boot_id=self.context.boot_id)

@@ -7,7 +7,7 @@ and None where a machine legitimately has no such thing. Plans never touch what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -145,6 +145,7 @@ class PfSeen:
 
     ``sriov`` is None without the capability. ``memory`` is None when unknown, and 0 bytes are never reported.
     ``numa_node`` is None where the kernel says -1. ``link`` is PCIe speed and width of the slot in words.
+    ``taken_from`` is the driver to give the GPU back to, while we have it bound to another.
     """
 
     name: DeviceName
@@ -165,12 +166,15 @@ class PfSeen:
     integrated: bool | None = None
     mei: tuple[DeviceNode, ...] = ()
     sickness: tuple[Sickness, ...] = ()
+    taken_from: str | None = None
 
     @property
     def drm_driver(self) -> str | None:
-        """The DRM driver this GPU belongs to: the bound one if it is one, else its model's default."""
-        bound = self.function.driver
-        return bound if isinstance(bound, str) and bound in DRM_DRIVERS else self.model.drm_driver
+        """The DRM driver this GPU belongs to: the bound one, the one we took it from, or its model's default."""
+        for driver in (self.function.driver, self.taken_from):
+            if isinstance(driver, str) and driver in DRM_DRIVERS:
+                return driver
+        return self.model.drm_driver
 
     @property
     def total_vfs(self) -> int:
@@ -235,3 +239,21 @@ class Observed:
     marks: Mapping[str, Mark] | Unreadable = field(default_factory=dict)
     users: Mapping[DeviceName, UsersSeen] = field(default_factory=dict)
     unreadable: tuple[Unreadable, ...] = ()
+
+
+def with_origins(observed: Observed) -> Observed:
+    """``observed``, each GPU knowing which driver we took it from in this boot, if we did."""
+    ownership = observed.ownership
+    if isinstance(ownership, Unreadable) or not ownership.bindings:
+        return observed
+    gpus = dict(observed.gpus)
+    for pf, binding in ownership.bindings.items():
+        seen = gpus.get(DeviceName(pf))
+        if seen is None or binding.boot_id != observed.boot_id:
+            continue
+        if isinstance(seen, Changing):
+            seen = replace(seen, last=replace(seen.last, taken_from=binding.original))
+        else:
+            seen = replace(seen, taken_from=binding.original)
+        gpus[DeviceName(pf)] = seen
+    return replace(observed, gpus=gpus)

@@ -20,14 +20,14 @@ from state.cdi_planning import CdiPlan, plan_cdi
 from state.claims import Claims
 from state.desired import Desired, Entry, Origin
 from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
-from state.ids import DeviceName, parse_device_name
+from state.ids import DeviceName, Slot, parse_device_name
 from state.layouts import has_layout
 from state.observed import Changing, Observed, PfSeen, SriovSeen, Unreadable
 from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
 from state.profiles import ProfileTable
 from state.readiness import Readiness
 from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
-from state.usage import Holders, LookFirst, Usage, holders_of
+from state.usage import Holders, LookFirst, Usage, Verdict, holders_of
 from state.wanted import WantedDevice
 
 _Record = TypeVar("_Record", OwnedLayout, OwnedBinding)
@@ -131,6 +131,7 @@ class _Planning:
         self.bindings = self._of_this_boot(self.ownership.bindings)
         recent = self._given_in_this_boot()
         # In a cluster marks decide, so that what was given out without one matters to nobody.
+        self.recent = recent
         self.given = holders_of({} if options.by_marks else recent.applied, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, recent, self.layouts, desired.releases, memory.released)
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
@@ -193,19 +194,47 @@ class _Planning:
 
     def _arbitrate(self, look: set[DeviceName]) -> Arbitration:
         usage = self._usage()
+        wanting = self._wanting()
 
-        def still_open(device: WantedDevice) -> str | None:
+        def open_still(slot: Slot, verdict: Verdict) -> str | None:
+            if isinstance(verdict, LookFirst):
+                look.add(slot.pf)
+                return f"{slot} may still be open"
+            return verdict
+
+        def still_open(entry: Entry, device: WantedDevice) -> str | None:
+            for slot in self._left_by(entry):
+                why = open_still(slot, usage.of_unbinding(slot))
+                if why is not None:
+                    return why
+            if device.monitors:
+                return None
             layout = self.layouts.get(device.logical.pf)
             if device.profile is not None and (layout is None or layout.profile != device.profile.name):
                 return None  # the VF that is wanted has yet to be made
-            verdict = usage.of_giving(device.slot, device.logical.use, self.wanted)
-            if isinstance(verdict, LookFirst):
-                look.add(device.logical.pf)
-                return f"{device.slot} may still be open"
-            return verdict
+            slot = device.slot
+            return open_still(slot, usage.of_giving(slot, device.logical.use, wanting.get(slot, frozenset())))
 
         standing = Standing(applied=self.ownership.applied, held=self.claims.held, released=self.claims.absent)
         return arbitrate(self.desired, self.observed.gpus, self.table, standing, still_open)
+
+    def _wanting(self) -> dict[Slot, frozenset[str]]:
+        """By function, the keys of the entries that want it."""
+        wanting: dict[Slot, frozenset[str]] = {}
+        for entry in self.desired.entries:
+            for device in entry.devices:
+                wanting[device.slot] = wanting.get(device.slot, frozenset()) | {entry.key}
+        return wanting
+
+    def _left_by(self, entry: Entry) -> Iterable[Slot]:
+        """Outside a cluster: functions that an entry was given and wants no more; its user may have them open."""
+        if self.options.by_marks or entry.name in self.options.force_release:
+            return ()
+        wanted = {(record.device, record.kernel_driver) for record in entry.records}
+        given = self.recent.applied.get(entry.key, ())
+        left = tuple(record for record in given if (record.device, record.kernel_driver) not in wanted)
+        holders = holders_of({entry.key: left}, self.observed.gpus, self.layouts)
+        return [slot for slot, (holder, *_) in holders.items() if not holder.looks_on]
 
     def _adopt(self, court: Arbitration) -> None:
         """Take over VFs that somebody else made where an override names exactly their layout."""

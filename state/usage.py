@@ -136,9 +136,9 @@ class Usage:
         """Why a function can't be taken away from its driver."""
         return self.unclear or self._marked([slot], unbinding=True) or self._open(slot.pf, [slot])
 
-    def of_giving(self, slot: Slot, use: Use, wanted: frozenset[str]) -> Verdict:
-        """Why nobody else can be given a function: one that is not ``wanted`` any more still has it open."""
-        before = [holder for holder in self._given(slot) if holder.key not in wanted]
+    def of_giving(self, slot: Slot, use: Use, wanting: frozenset[str]) -> Verdict:
+        """Why nobody else can be given a function: one that is not ``wanting`` it any more still has it open."""
+        before = [holder for holder in self._given(slot) if holder.key not in wanting]
         if all(use is holder.use is Use.SHARED for holder in before):
             return None
         return self._open(slot.pf, [slot])

@@ -34,7 +34,7 @@ from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
 from state.desired import Desired, resolve
 from state.ids import DeviceName, PciAddress, parse_device_name, parse_pci_address
 from state.manifest import Spec
-from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
+from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen, with_origins
 from state.planning import NOT_SYNCED, Blocked, Memory, NotSynced, Options, Plan, plan
 from state.records import AppliedDevice, Ownership
 from state.recovery import rebuild_ownership
@@ -145,7 +145,8 @@ class Agent:
         desired, todo = self._plan(sourced, observed, now)
         todo = self._write_records(todo)
         status = self._publish(desired, observed, todo, sourced)
-        self._failures.settle(frozenset(unit_of(action) for action in todo.actions), now)
+        changing = frozenset(pf for pf, gpu in observed.gpus.items() if isinstance(gpu, Changing))
+        self._failures.settle(frozenset(unit_of(action) for action in todo.actions), changing, now)
         self._idle_since = todo.idle_since
         self._followed(
             Pass(desired=desired, observed=observed, plan=todo, status=status, busy=busy, source=sourced)
@@ -184,7 +185,7 @@ class Agent:
                 gpus[pf] = Changing(last=last, doing=job.doing, since=job.since)
         boot_id = discovery.boot_id(self._roots.procfs)
         unreadable = seen.unreadable + ((boot_id,) if isinstance(boot_id, Unreadable) else ())
-        return Observed(
+        observed = Observed(
             boot_id="" if isinstance(boot_id, Unreadable) else boot_id,
             gpus=gpus,
             kernel_drivers=discovery.kernel_drivers(self._roots.sysfs),
@@ -194,6 +195,7 @@ class Agent:
             marks=read_marks(Path(self._roots.marks_dir)),
             unreadable=unreadable,
         )
+        return with_origins(observed)
 
     def _rebuild_ownership(self) -> Ownership:
         boot_id = discovery.boot_id(self._roots.procfs)

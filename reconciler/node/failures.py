@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from reconciler.runtime.backoff import Backoff
 from state.gpu_planning import Failure
+from state.ids import DeviceName
 
 
 class Failures:
@@ -38,9 +39,12 @@ class Failures:
         failure = self._failures.get(unit)
         return failure is not None and now < failure.retry_at
 
-    def settle(self, pending: frozenset[str], now: datetime) -> None:
-        """Forget units whose time to retry has come and for which nothing is left to be done."""
+    def settle(self, pending: frozenset[str], changing: frozenset[DeviceName], now: datetime) -> None:
+        """Forget units whose time to retry has come and for which nothing is left to be done.
+
+        What is to be done at a GPU that is ``changing`` shows only when that is over.
+        """
         for unit in [unit for unit, failure in self._failures.items() if failure.retry_at <= now]:
-            if unit not in pending:
+            if unit not in pending and unit.partition("/")[0] not in changing:
                 del self._failures[unit]
                 self._backoff.succeeded(unit)

@@ -28,9 +28,18 @@ class FunctionReader:
 
     def read(self, address: PciAddress, problems: list[Unreadable]) -> FunctionSeen:
         """The function at ``address``, as far as it is there."""
+        return self._read(address, sysfs.read(f"{self.directory(address)}/driver_override"), problems)
+
+    def read_linked(self, address: PciAddress, problems: list[Unreadable]) -> FunctionSeen | None:
+        """The function that a link names; None if it is gone, which every PCI function's override file tells."""
+        override = sysfs.read(f"{self.directory(address)}/driver_override")
+        return None if override is None else self._read(address, override, problems)
+
+    def _read(
+        self, address: PciAddress, override: str | Unreadable | None, problems: list[Unreadable]
+    ) -> FunctionSeen:
         directory = self.directory(address)
         driver = sysfs.link_name(f"{directory}/driver")
-        override = sysfs.read(f"{directory}/driver_override")
         problems += [value for value in (driver, override) if isinstance(value, Unreadable)]
         group = self._group(directory, problems)
         devfs = self._roots.devfs

@@ -106,8 +106,8 @@ class GpuReader:
         driver = function.driver if isinstance(function.driver, str) else None
         return read_sriov(self._roots.sysfs, directory, address, driver, links, self._read_vf)
 
-    def _read_vf(self, address: PciAddress) -> FunctionSeen:
-        return self._functions.read(address, self.unreadable)
+    def _read_vf(self, address: PciAddress) -> FunctionSeen | None:
+        return self._functions.read_linked(address, self.unreadable)
 
     def _local_memory(
         self, name: DeviceName, directory: str, function: FunctionSeen, integrated: bool | None

@@ -28,7 +28,7 @@ from reconciler.runtime.wakeups import WakeSet
 from state.desired import Desired, resolve
 from state.foresight import Foreseen, foresee
 from state.ids import DeviceName
-from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen
+from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen, with_origins
 from state.planning import Memory, NotSynced, Plan, plan
 from state.records import Ownership
 from state.status import NodeStatus, condition_of
@@ -63,7 +63,7 @@ def look(roots: Roots, tables: Tables) -> Observed:
     """The machine as it is now."""
     seen = Observer(roots, tables, patience=LOOK_SECONDS).look()
     boot_id = discovery.boot_id(roots.procfs)
-    return Observed(
+    observed = Observed(
         boot_id=boot_id if isinstance(boot_id, str) else "",
         gpus=dict(seen.gpus),
         kernel_drivers=discovery.kernel_drivers(roots.sysfs),
@@ -73,6 +73,7 @@ def look(roots: Roots, tables: Tables) -> Observed:
         marks=read_marks(Path(roots.marks_dir)),
         unreadable=seen.unreadable + ((boot_id,) if isinstance(boot_id, Unreadable) else ()),
     )
+    return with_origins(observed)
 
 
 def preview(file: Path, settings: Settings, roots: Roots, tables: Tables, clock: Clock) -> Preview:

@@ -36,7 +36,7 @@ def read_sriov(
     address: PciAddress,
     driver: str | None,
     links: tuple[tuple[int, PciAddress], ...],
-    read_function: Callable[[PciAddress], FunctionSeen],
+    read_function: Callable[[PciAddress], FunctionSeen | None],
 ) -> SriovSeen | Unreadable | None:
     """SR-IOV as seen now; None without the capability.
 
@@ -60,7 +60,11 @@ def read_sriov(
         total=total,
         enabled=enabled,
         autoprobe=bool(autoprobe),
-        vfs=tuple(VfSeen(index=index, function=read_function(vf)) for index, vf in links),
+        vfs=tuple(
+            VfSeen(index=index, function=function)
+            for index, vf in links
+            if (function := read_function(vf)) is not None
+        ),
         provisioning=provisioning,
     )
 

@@ -281,9 +281,6 @@ def test_one_vf_that_no_driver_takes(tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
-@pytest.mark.xfail(
-    reason="a virtfn link to a function that is gone counts as a VF without driver: it is never made anew"
-)
 def test_a_vf_that_falls_off_the_bus(tmp_path: Path) -> None:
     """Its neighbour is left alone while somebody uses it; then all are made anew."""
     with running(tmp_path, cards(("flex170", ONE))) as bench:

@@ -43,6 +43,7 @@ from state.observed import (
     Unreadable,
     UsersSeen,
     VfSeen,
+    with_origins,
 )
 from state.planning import Memory, Options
 from state.profiles import EMPTY_TILE_QUOTA, Ecc, Profile, ProfileTable, TileQuota, guess_ecc, tile_quota
@@ -83,7 +84,7 @@ class Machine:
             doing = sub(raw).get("changing")
             gpus[gpu.name] = gpu if doing is None else Changing(last=gpu, doing=str(doing), since=NOW)
         drivers = cast("list[str]", self.raw.get("kernelDrivers", ["i915", "xe", "vfio-pci"]))
-        return Observed(
+        observed = Observed(
             boot_id=BOOT,
             gpus=gpus,
             kernel_drivers=frozenset(drivers),
@@ -94,6 +95,7 @@ class Machine:
             held=self._held(),
             marks=self._marks(),
         )
+        return with_origins(observed)
 
     def users(self, observed: Observed, asked: frozenset[DeviceName]) -> dict[DeviceName, UsersSeen]:
         """What a look at the processes shows for the GPUs asked about."""

@@ -83,10 +83,9 @@ def test_what_never_works_is_not_tried_in_a_hot_loop(fault: str, tmp_path: Path)
         node.want(manifest({"a": [vfio(f"{bench.gpu}-fs2-vf0")]}))
         assert phases(node.status)["a"] == "Failed", why_not(node.status)
         first, later = in_an_hour(node), in_an_hour(node)
-        print(fault, first, later)
         assert 12 <= later[0] <= 24 * 6, "passes"
         assert 12 <= later[1] <= 24 * 6, "kernel writes"
-        assert first[0] <= 36 * 6 and first[1] <= 36 * 6, "the first hour has some quick attempts more"
+        assert max(first) <= 36 * 6, "the first hour has some quick attempts more"
         bench.machine.clear_faults()
         node.wait_ready(HOUR)
         node.want(manifest())

@@ -71,7 +71,15 @@ def is_uncontested(world: World, name: str) -> bool:
     own = [grip.parts for key, grip in world.judge.grips.items() if key.partition("-")[2] == name]
     if any(parts != mine for parts in own):
         return False
-    return all(part.goes_with(other) for part in mine for parts in rivals for other in parts)
+    return not any(_clash(part, other) for part in mine for parts in rivals for other in parts)
+
+
+def _clash(mine: Part, other: Part) -> bool:
+    """Whether one of the two has to wait; who looks on needs the driver that passing a GPU through takes away."""
+    if not mine.goes_with(other):
+        return True
+    passed = any(not part.count and part.driver != "drm" for part in (mine, other))
+    return mine.gpu == other.gpu and passed
 
 
 def everybody_leaves(world: World) -> None:

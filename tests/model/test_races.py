@@ -449,3 +449,27 @@ def test_a_failure_is_tried_again_without_anybody_asking(world: World) -> None:
     assert phase(world, "a") == "Failed"
     world.sleep(100)
     assert phase(world, "a") == "Ready"
+
+
+# -- an allocation that is edited while it is used ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [{"device": GPUS[PRO]}, {"device": f"{GPUS[PRO]}-shared"}], ids=["whole", "shared"])
+@pytest.mark.parametrize("taken", ["as VFs", "as a whole by another", "to look at"])
+def test_an_edited_allocation_still_has_what_its_user_has_open(machine: World, left: Device, taken: str) -> None:
+    """Found by test_any_order: the record of what was given was overwritten when the allocation changed."""
+    use(machine, "a", left)
+    match taken:
+        case "as VFs":
+            want(machine, a={"device": f"{GPUS[PRO]}-fs1-vf0"})
+        case "to look at":
+            want(machine, a={"device": f"{GPUS[PRO]}-monitor", "adminAccess": True}, b=FS2)
+        case _:
+            want(machine, a=M1, b={"device": GPUS[PRO]})
+    machine.quiesce()
+    machine.sleep(100)
+    assert (phase(machine, "a"), num_vfs(machine, PRO)) == ("Blocked", 0)
+    assert "is open in process" in message(machine, "a")
+    machine.stop_using("alloc-a")
+    settle(machine)
+    assert phase(machine, "a") == "Ready"
