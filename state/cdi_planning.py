@@ -33,13 +33,15 @@ class CdiPlan:
     """Files to remove and to write, and how each served entry stands.
 
     ``stale`` has for each GPU the files to be removed that name a device of it: they go before the GPU is
-    changed. ``blocked`` says why there is nothing to remove or write: the directory can't be read.
+    changed. ``standing`` has the other files that name a VF of it. ``blocked`` says why there is nothing to
+    remove or write: the directory can't be read.
     """
 
     removals: tuple[RemoveCdiSpec, ...] = ()
     writes: tuple[WriteCdiSpec, ...] = ()
     states: Mapping[str, EntryState]
     stale: Mapping[DeviceName, tuple[str, ...]] = field(default_factory=dict)
+    standing: Mapping[DeviceName, tuple[str, ...]] = field(default_factory=dict)
     blocked: str | None = None
 
 
@@ -61,11 +63,15 @@ def plan_cdi(
     states: dict[str, EntryState] = {}
     writes: list[WriteCdiSpec] = []
     removals: list[RemoveCdiSpec] = []
+    standing: dict[DeviceName, tuple[str, ...]] = {}
     for entry in served:
         file = file_name(entry.key)
         there = files.pop(file, None)
         state, content = _judge(entry, there, readiness, devfs)
         states[entry.key] = state
+        if there is not None and state.missing is None:
+            for pf in sorted({device.logical.pf for device in entry.devices if device.slot.is_vf}):
+                standing[pf] = (*standing.get(pf, ()), file)
         if state.written or state.unsure:
             continue
         pf = entry.devices[0].logical.pf
@@ -82,7 +88,7 @@ def plan_cdi(
     removals.sort(key=lambda removal: removal.file)
     writes.sort(key=lambda write: write.file)
     stale = _stale(removals, applied)
-    return CdiPlan(removals=tuple(removals), writes=tuple(writes), states=states, stale=stale)
+    return CdiPlan(removals=tuple(removals), writes=tuple(writes), states=states, stale=stale, standing=standing)
 
 
 def _judge(entry: Entry, there: CdiFileSeen | None, readiness: Readiness, devfs: str) -> tuple[EntryState, bytes]:

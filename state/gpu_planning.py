@@ -42,8 +42,8 @@ class GpuContext:
     """What the steps of one GPU depend on besides the GPU itself.
 
     ``layout`` and ``binding`` are its ownership records of this boot. ``stale_cdi`` are our spec files that
-    name a device of this GPU and are being removed; ``cdi_blocked`` says why nobody knows of any. ``idle_since``
-    is when its VFs were last wanted; None: just now.
+    name a device of this GPU and are being removed, ``standing_cdi`` others that name a VF; ``cdi_blocked``
+    says why nobody knows of any. ``idle_since`` is when its VFs were last wanted; None: just now.
     """
 
     boot_id: str
@@ -54,6 +54,7 @@ class GpuContext:
     layout: OwnedLayout | None
     binding: OwnedBinding | None
     stale_cdi: tuple[str, ...] = ()
+    standing_cdi: tuple[str, ...] = ()
     cdi_blocked: str | None = None
     idle_since: datetime | None = None
     linger: timedelta = timedelta()
@@ -65,7 +66,8 @@ class GpuPlan:
 
     ``blocked`` says why what is demanded can't be done now; ``look`` that somebody has to see who uses the GPU
     before that can be said. ``layout`` and ``binding`` are the ownership records as they must stand before the
-    actions. ``idle``: there are VFs of ours that nobody wants. ``wake_at``: when to look again.
+    actions. ``remove`` are CDI specs that go first. ``idle``: there are VFs of ours that nobody wants.
+    ``wake_at``: when to look again.
     """
 
     actions: tuple[GpuAction, ...] = ()
@@ -76,9 +78,12 @@ class GpuPlan:
     binding: OwnedBinding | None = None
     idle: bool = False
     wake_at: datetime | None = None
+    remove: tuple[str, ...] = ()
 
     def touches(self, slot: Slot, *, monitor: bool) -> bool:
         """Whether the actions change something under a user of ``slot``; a monitor minds only the GPU's driver."""
+        if self.remove and slot.is_vf:
+            return True
         for action in self.actions:
             if isinstance(action, BindDriver):
                 if action.slot in (slot, Slot(pf=slot.pf)):
@@ -121,6 +126,7 @@ class _Planner:
     look: bool = False
     idle: bool = False
     wake_at: datetime | None = None
+    remove: tuple[str, ...] = ()
 
     def plan(self) -> GpuPlan:
         actions: tuple[GpuAction, ...] = ()
@@ -139,6 +145,7 @@ class _Planner:
             binding=self.binding,
             idle=self.idle,
             wake_at=self.wake_at,
+            remove=self.remove,
         )
 
     def _check_readable(self) -> None:
@@ -233,6 +240,9 @@ class _Planner:
                 raise _Block(f"the driver of VF {vf.index} can't be read: {vf.function.driver}")
         _check(self.context.usage.of_vfs(self.gpu.name, [vf.index for vf in sriov.vfs]))
         self._check_cdi()
+        if self.context.standing_cdi:
+            self.remove = self.context.standing_cdi
+            raise _Block
         address, profile = self.gpu.function.address, self.layout.profile
         return (SetNumVfs(pf=self.gpu.name, address=address, count=0, profile=profile),)
 

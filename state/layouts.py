@@ -7,11 +7,13 @@ from state.profiles import Ecc, Profile, ProfileTable, fair_share, satisfies, ti
 
 
 def has_layout(gpu: PfSeen, profile: Profile) -> bool:
-    """Whether exactly the VFs of ``profile`` are there, with its quotas."""
-    sriov = gpu.sriov
-    if not isinstance(sriov, SriovSeen) or sriov.enabled != profile.count:
-        return False
-    return len(sriov.vfs) == profile.count and is_provisioned(gpu, profile)
+    """Whether exactly the VFs of ``profile`` are there, all of them, with its quotas."""
+    return is_enabled_as(gpu, profile) and isinstance(gpu.sriov, SriovSeen) and len(gpu.sriov.vfs) == profile.count
+
+
+def is_enabled_as(gpu: PfSeen, profile: Profile) -> bool:
+    """Whether the VFs of ``profile`` were enabled; single ones may have fallen off the bus since."""
+    return isinstance(gpu.sriov, SriovSeen) and gpu.sriov.enabled == profile.count and is_provisioned(gpu, profile)
 
 
 def is_provisioned(gpu: PfSeen, profile: Profile) -> bool:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from state.actions import Action, unit_of
+from state.actions import Action, RemoveCdiSpec, unit_of
 from state.arbitration import Arbitration, Standing, arbitrate
 from state.cdi import key_of
 from state.cdi_planning import CdiPlan, plan_cdi
@@ -203,10 +203,12 @@ class _Planning:
             return verdict
 
         def still_open(entry: Entry, device: WantedDevice) -> str | None:
-            for slot in self._left_by(entry):
-                why = open_still(slot, usage.of_unbinding(slot))
-                if why is not None:
-                    return why
+            left = [open_still(slot, usage.of_unbinding(slot)) for slot in self._left_by(entry)]
+            if any(left):
+                # Once these are free the others matter: have them looked at in the same go.
+                pfs = {wanted.logical.pf for wanted in entry.devices}
+                look.update(pf for pf in pfs - self.observed.users.keys() if look)
+                return next(why for why in left if why is not None)
             if device.monitors:
                 return None
             layout = self.layouts.get(device.logical.pf)
@@ -308,6 +310,7 @@ class _Planning:
             layout=self.layouts.get(pf),
             binding=self.bindings.get(pf),
             stale_cdi=cdi.stale.get(pf, ()),
+            standing_cdi=cdi.standing.get(pf, ()),
             cdi_blocked=cdi.blocked,
             idle_since=self.memory.idle_since.get(pf),
             linger=self.options.linger if linger is None else timedelta(seconds=linger),
@@ -322,8 +325,11 @@ class _Planning:
         The spec of an entry whose devices are being changed is written when that is over.
         """
         writes = (write for write in cdi.writes if key_of(write.file) not in touched)
+        rebuilt = (
+            RemoveCdiSpec(file=file, pf=pf, why="its VFs are made anew") for pf in gpus for file in gpus[pf].remove
+        )
         return (
-            *(removal for removal in cdi.removals if not self._backs_off(removal)),
+            *(removal for removal in (*cdi.removals, *rebuilt) if not self._backs_off(removal)),
             *(action for pf in gpus for action in gpus[pf].actions),
             *(write for write in writes if not self._backs_off(write)),
         )
@@ -439,7 +445,7 @@ class _Planning:
 
 def _touched(served: Iterable[Entry], gpus: Mapping[DeviceName, GpuPlan]) -> frozenset[str]:
     """Entries under whose devices something is changed."""
-    busy = {pf: step for pf, step in gpus.items() if step.actions}
+    busy = {pf: step for pf, step in gpus.items() if step.actions or step.remove}
     return frozenset(
         entry.key
         for entry in (served if busy else ())

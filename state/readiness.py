@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from state.ids import DeviceName, Use
-from state.layouts import function_of, has_layout
+from state.layouts import function_of, is_enabled_as
 from state.observed import DRM_DRIVERS, Changing, DeviceNode, FunctionSeen, PfSeen, SriovSeen, Unreadable
 from state.records import OwnedLayout
 from state.wanted import Gpus, WantedDevice
@@ -62,7 +62,7 @@ class Readiness:
             return DeviceState(missing=f"{slot} has no layout")
         check = (gpu.name, profile.name)
         if check not in self._checked:
-            lacks = None if has_layout(gpu, profile) else f"{gpu.name} has no {profile.name} VFs yet"
+            lacks = None if is_enabled_as(gpu, profile) else f"{gpu.name} has no {profile.name} VFs yet"
             self._checked[check] = lacks or self._foreign(gpu.name, profile.name)
         lacks = self._checked[check]
         function = function_of(gpu, slot.vf)

@@ -113,7 +113,8 @@ def _unrecorded(stand: Stand) -> list[str]:
         if stand.machine.sysfs.read(f"{directory}/sriov_numvfs") != b"0\n" and name not in layouts:
             words.append(f"{name} has VFs, but no layout on record")
         link = f"{directory}/driver"
-        bound = stand.machine.sysfs.exists(link) and stand.machine.sysfs.readlink(link).rpartition("/")[2]
+        there = stand.machine.sysfs.exists(link)
+        bound = stand.machine.sysfs.readlink(link).rpartition("/")[2] if there else None
         if bound != gpu.boot_driver and name not in bindings:
             words.append(f"{name} is bound to {bound}, but has no binding on record")
     return words

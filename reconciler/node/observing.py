@@ -17,6 +17,9 @@ from reconciler.node.tables import Tables
 from state.ids import DeviceName, PciAddress, parse_device_name
 from state.observed import PfSeen, SriovSeen, Unreadable
 
+FIRST_LOOK_SECONDS = 5.0
+"""Patience with a GPU of which nothing is known yet: to take it for absent would be worse than to wait."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpusSeen:
@@ -141,7 +144,8 @@ class Observer:
             return there, ()
         if not there or self._physical_function(address) is not None:
             return None, ()
-        read = self._reads.read(address, lambda: self._read_gpu(address))
+        patience = 0.0 if address in self._places else FIRST_LOOK_SECONDS
+        read = self._reads.read(address, lambda: self._read_gpu(address), patience=patience)
         return (read, ()) if isinstance(read, Overdue) else read
 
     def _read_gpu(self, address: PciAddress) -> _Reading:

@@ -42,8 +42,10 @@ class PatientReads(Generic[_Key, _Value]):
         self._running: dict[_Key, _Read[_Value]] = {}
         self._lock = threading.Lock()
 
-    def read(self, key: _Key, read: Callable[[], _Value]) -> _Value | Overdue:
+    def read(self, key: _Key, read: Callable[[], _Value], *, patience: float = 0) -> _Value | Overdue:
         """What ``read`` returns or raises, or OVERDUE when that takes longer than ``patience`` seconds.
+
+        The patience given here counts where it is more than the usual one.
 
         While a read is overdue the same one is asked about again, and no longer waited for.
         """
@@ -52,7 +54,7 @@ class PatientReads(Generic[_Key, _Value]):
             running = self._running[key] = _Read()
             thread = threading.Thread(target=self._run, args=(key, running, read), name=f"read-{key}", daemon=True)
             thread.start()
-        running.done.wait(0 if running.overdue else self._patience)
+        running.done.wait(0 if running.overdue else max(patience, self._patience))
         with self._lock:
             if not running.done.is_set():
                 running.overdue = True

@@ -2,6 +2,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from reconciler.node.failures import Failures
+from state.ids import DeviceName
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UNIT = "0000-03-00-0-0x56c0"
@@ -46,11 +47,22 @@ def test_it_is_forgotten_once_it_is_due_and_nothing_is_left_to_do() -> None:
     known = failures()
     known.failed(UNIT, "EIO", START)
     due = known.now()[UNIT].retry_at
-    known.settle(frozenset(), START)
+    known.settle(frozenset(), frozenset(), START)
     assert UNIT in known.now()
-    known.settle(frozenset({UNIT}), due)
+    known.settle(frozenset({UNIT}), frozenset(), due)
     assert UNIT in known.now()
-    known.settle(frozenset(), due)
+    known.settle(frozenset(), frozenset(), due)
     assert known.now() == {}
     known.failed(UNIT, "EIO", due)
     assert known.now()[UNIT].attempts == 1
+
+
+def test_it_is_not_forgotten_while_a_worker_tries_again() -> None:
+    """What is left to do shows only when the GPU has been looked at; until then the wait goes on growing."""
+    known, changing = failures(), frozenset({DeviceName(UNIT)})
+    for unit in (UNIT, f"{UNIT}/driver", f"{UNIT}/vf0"):
+        known.failed(unit, "EIO", START)
+        due = known.now()[unit].retry_at
+        known.settle(frozenset(), changing, due)
+        known.failed(unit, "EIO", due)
+        assert known.now()[unit].attempts == 2
