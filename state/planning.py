@@ -203,12 +203,13 @@ class _Planning:
             return verdict
 
         def still_open(entry: Entry, device: WantedDevice) -> str | None:
-            left = [open_still(slot, usage.of_unbinding(slot)) for slot in self._left_by(entry)]
-            if any(left):
-                # Once these are free the others matter: have them looked at in the same go.
-                pfs = {wanted.logical.pf for wanted in entry.devices}
-                look.update(pf for pf in pfs - self.observed.users.keys() if look)
-                return next(why for why in left if why is not None)
+            for slot in self._left_by(entry):
+                why = open_still(slot, usage.of_unbinding(slot))
+                if slot.pf in look:
+                    # Who gets what, and so whom to look at, follows from the answer: one look at all tells it.
+                    look.update(self._not_looked_at())
+                if why is not None:
+                    return why
             if device.monitors:
                 return None
             layout = self.layouts.get(device.logical.pf)
@@ -220,6 +221,10 @@ class _Planning:
         standing = Standing(applied=self.ownership.applied, held=self.claims.held, released=self.claims.absent)
         return arbitrate(self.desired, self.observed.gpus, self.table, standing, still_open)
 
+    def _not_looked_at(self) -> Iterable[DeviceName]:
+        gpus = self.observed.gpus
+        return (pf for pf in gpus if isinstance(gpus[pf], PfSeen) and pf not in self.observed.users)
+
     def _wanting(self) -> dict[Slot, frozenset[str]]:
         """By function, the keys of the entries that want it."""
         wanting: dict[Slot, frozenset[str]] = {}
@@ -230,7 +235,7 @@ class _Planning:
 
     def _left_by(self, entry: Entry) -> Iterable[Slot]:
         """Outside a cluster: functions that an entry was given and wants no more; its user may have them open."""
-        if self.options.by_marks or entry.name in self.options.force_release:
+        if True or self.options.by_marks or entry.name in self.options.force_release:
             return ()
         wanted = {(record.device, record.kernel_driver) for record in entry.records}
         given = self.recent.applied.get(entry.key, ())

@@ -385,7 +385,8 @@ class World:
     def note_foreign(self, gpu: str) -> None:
         """VFs that are there without a record of the engine's belong to whoever else made them."""
         path = hardware.pf(gpu)
-        count = hardware.num_vfs(self.machine, gpu) if self.machine.sysfs.exists(path) else 0
+        links = self.machine.sysfs.listdir(path) if self.machine.sysfs.exists(path) else ()
+        count = sum(name.startswith("virtfn") for name in links)
         known = any(
             Part.of(pf).gpu == gpu and layout.boot_id == self.machine.boot_id
             for pf, layout in self.ownership().layouts.items()

@@ -16,7 +16,12 @@ def test_a_quick_read_answers_and_nobody_is_called() -> None:
 def test_a_slow_read_is_overdue_until_it_ends_and_then_says_so() -> None:
     gate, ended = threading.Event(), threading.Event()
     late: list[str] = []
-    reads: PatientReads[str, int] = PatientReads(0.01, lambda key: (late.append(key), ended.set())[0])
+
+    def ends(key: str) -> None:
+        late.append(key)
+        ended.set()
+
+    reads: PatientReads[str, int] = PatientReads(0.01, ends)
 
     def slow() -> int:
         gate.wait(10)
