@@ -316,6 +316,13 @@ def judge(mutant: Mutant) -> Verdict:
     return Verdict(mutant=mutant, by=by, seconds=time.monotonic() - began)
 
 
+def judge_as_it_is() -> str | None:
+    """The first of the quick tests that fails on the code as it is: then mutants can't be judged."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        _copy(Path(directory))
+        return _killer(Path(directory), QUICK)
+
+
 def _copy(tree: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.egg-info")
     for name in COPIED:
@@ -366,6 +373,9 @@ def main() -> int:
         for mutant in chosen:
             print(f"{mutant.name:28} {mutant.file:32} {mutant.why}")
         return 0
+    if failed := judge_as_it_is():
+        print(f"the suite fails without any mutant: {failed}")
+        return 2
     survived = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for verdict in pool.map(judge, chosen):

@@ -235,7 +235,7 @@ class _Planning:
 
     def _left_by(self, entry: Entry) -> Iterable[Slot]:
         """Outside a cluster: functions that an entry was given and wants no more; its user may have them open."""
-        if True or self.options.by_marks or entry.name in self.options.force_release:
+        if self.options.by_marks or entry.name in self.options.force_release:
             return ()
         wanted = {(record.device, record.kernel_driver) for record in entry.records}
         given = self.recent.applied.get(entry.key, ())

@@ -80,7 +80,7 @@ def _answer_directly(patch: pytest.MonkeyPatch, tree: Tree, root: str) -> None:
         patch.setattr(sysfs, name, getattr(direct, name))
     patch.setattr(os, "stat", direct.stat)
     # A thread for each read takes longer than the read.
-    patch.setattr(PatientReads, "read", lambda self, key, read: read())
+    patch.setattr(PatientReads, "read", lambda self, key, read, **_: read())
 
 
 class _Direct:

@@ -454,7 +454,9 @@ def test_a_failure_is_tried_again_without_anybody_asking(world: World) -> None:
 # -- an allocation that is edited while it is used ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("left", [{"device": GPUS[PRO]}, {"device": f"{GPUS[PRO]}-shared"}], ids=["whole", "shared"])
+@pytest.mark.parametrize(
+    "left", [{"device": GPUS[PRO]}, {"device": f"{GPUS[PRO]}-shared"}], ids=["whole", "shared"]
+)
 @pytest.mark.parametrize("taken", ["as VFs", "as a whole by another", "to look at"])
 def test_an_edited_allocation_still_has_what_its_user_has_open(machine: World, left: Device, taken: str) -> None:
     """Found by test_any_order: the record of what was given was overwritten when the allocation changed."""
