@@ -236,8 +236,8 @@ MUTANTS = (
     Mutant(
         name="turn-off-under-cdi-files",
         file="state/gpu_planning.py",
-        old="        self._check_cdi()\n        address, profile = ",
-        new="        address, profile = ",
+        old="        self._check_cdi()\n        if self.context.standing_cdi:\n",
+        new="        if not self.context.stale_cdi and self.context.standing_cdi:\n",
         why="a CDI file names devices that are gone, or are somebody else's by now",
     ),
     Mutant(

@@ -10,6 +10,7 @@ import gpusim
 from reconciler.runtime.files import write_atomic
 from state.status import AllocationStatus
 from tests.engine import hardware
+from tests.model.judge import Wrong
 from tests.model.rules import FAULTS, GPUS
 from tests.model.settling import everybody_leaves, settle
 from tests.model.world import FLEX, PRO, World
@@ -475,3 +476,15 @@ def test_an_edited_allocation_still_has_what_its_user_has_open(machine: World, l
     machine.stop_using("alloc-a")
     settle(machine)
     assert phase(machine, "a") == "Ready"
+
+
+@pytest.mark.xfail(strict=True, raises=Wrong, reason="a GPU that a worker is at counts as it was last seen")
+def test_a_gpu_being_unbound_is_not_ready_for_monitors(world: World) -> None:
+    """Found by test_any_order: while the worker was at it, a later pass said Ready again."""
+    monitor: Device = {"device": f"{GPUS[FLEX]}-monitor", "adminAccess": True}
+    give(world, a=monitor)
+    want(world, a=monitor, b={**WHOLE, "kernelDriver": "vfio"})
+    for _ in range(8):
+        world.one_pass()
+    world.work_all()
+    settle(world)

@@ -383,12 +383,12 @@ class World:
         self.note_foreign(gpu)
 
     def note_foreign(self, gpu: str) -> None:
-        """VFs that are there without a record of the engine's belong to whoever else made them."""
+        """VFs without a record of the engine's, or more than that says, belong to whoever else made them."""
         path = hardware.pf(gpu)
         links = self.machine.sysfs.listdir(path) if self.machine.sysfs.exists(path) else ()
         count = sum(name.startswith("virtfn") for name in links)
         known = any(
-            Part.of(pf).gpu == gpu and layout.boot_id == self.machine.boot_id
+            Part.of(pf).gpu == gpu and layout.boot_id == self.machine.boot_id and count <= layout.count
             for pf, layout in self.ownership().layouts.items()
         )
         if count and (not known or gpu in self.judge.foreign):
@@ -449,7 +449,7 @@ class World:
             file.write_text('{"cdiVersion": "0.3.0", "kind": "example.com/other", "devices": []}')
             self.judge.foreign_files[file] = file.read_bytes()
         elif how == "stray":
-            (self.bench.cdi / "intel.com-gpu_claim-stray.json").write_text("{}")
+            (self.bench.cdi / "intel.com-gpu_alloc-stray.json").write_text("{}")
         elif ours:
             file = ours[pick % len(ours)]
             self.judge.ready.pop(file.name.removeprefix("intel.com-gpu_").removesuffix(".json"), None)
