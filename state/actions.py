@@ -6,6 +6,7 @@ the first error.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -93,6 +94,21 @@ class BindDriver:
 GpuAction: TypeAlias = SetNumVfs | SetVfProfile | ResetProvisioning | BindDriver
 CdiAction: TypeAlias = RemoveCdiSpec | WriteCdiSpec
 Action: TypeAlias = GpuAction | CdiAction
+
+
+def touches(actions: Iterable[GpuAction], slot: Slot, *, looks_on: bool) -> bool:
+    """Whether actions on the GPU of ``slot`` change something under its user.
+
+    One VF's driver concerns that VF alone; all else everybody, but those who only look on mind nothing but the
+    GPU's own driver.
+    """
+    for action in actions:
+        if isinstance(action, BindDriver):
+            if action.slot in (slot, Slot(pf=slot.pf)):
+                return True
+        elif not looks_on:
+            return True
+    return False
 
 
 def unit_of(action: Action) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from state.actions import BindDriver, GpuAction, ResetProvisioning, SetNumVfs, SetVfProfile
+from state.actions import BindDriver, GpuAction, ResetProvisioning, SetNumVfs, SetVfProfile, touches
 from state.arbitration import Demand
 from state.ids import PciAddress, Slot
 from state.layouts import has_layout, has_quotas, is_provisioned
@@ -84,13 +84,7 @@ class GpuPlan:
         """Whether the actions change something under a user of ``slot``; a monitor minds only the GPU's driver."""
         if self.remove and slot.is_vf:
             return True
-        for action in self.actions:
-            if isinstance(action, BindDriver):
-                if action.slot in (slot, Slot(pf=slot.pf)):
-                    return True
-            elif not monitor:
-                return True
-        return False
+        return touches(self.actions, slot, looks_on=monitor)
 
 
 def plan_gpu(gpu: PfSeen, demand: Demand | None, context: GpuContext) -> GpuPlan:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
+from state.actions import GpuAction
 from state.ids import DeviceName, PciAddress, Slot
 from state.models import Model
 from state.profiles import Ecc, TileQuota
@@ -187,11 +188,15 @@ VFIO_DRIVERS = ("vfio-pci", "xe-vfio-pci")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changing:
-    """A GPU that a worker is changing: as last seen, what is being done, and since when."""
+    """A GPU that is being changed: as last seen, what is being done, and since when.
+
+    ``actions`` are those of our worker; none when it is another process that is at the GPU.
+    """
 
     last: PfSeen
     doing: str
     since: datetime
+    actions: tuple[GpuAction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

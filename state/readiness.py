@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from state.actions import touches
 from state.ids import DeviceName, Use
 from state.layouts import function_of, is_enabled_as
 from state.observed import DRM_DRIVERS, Changing, DeviceNode, FunctionSeen, PfSeen, SriovSeen, Unreadable
@@ -44,6 +45,8 @@ class Readiness:
         if not isinstance(gpu, Changing):
             return self._of(gpu, device)
         doing = f"{pf}: {gpu.doing}"
+        if touches(gpu.actions, device.slot, looks_on=device.monitors):
+            return DeviceState(missing=doing, unsure=doing)
         state = self._of(gpu.last, device)
         return replace(state, missing=None if state.missing is None else doing, unsure=doing)
 

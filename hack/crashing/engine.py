@@ -23,7 +23,7 @@ from reconciler.runtime.locks import FileLock
 from reconciler.runtime.loop import RESYNC
 from reconciler.runtime.metrics import NoMetrics
 from reconciler.runtime.wakeups import WakeSet
-from state.actions import Action
+from state.actions import GpuAction
 from state.observed import PfSeen
 from state.planning import Options
 
@@ -66,7 +66,7 @@ class Order:
 class InTurn(ThreadWorkers):
     """Workers of which only one works at a time, so that a run makes the same calls in the same order."""
 
-    def start(self, gpu: PfSeen, actions: Sequence[Action], now: datetime) -> None:
+    def start(self, gpu: PfSeen, actions: Sequence[GpuAction], now: datetime) -> None:
         super().start(gpu, actions, now)
         self.join(_PATIENCE)
 

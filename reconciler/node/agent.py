@@ -30,7 +30,7 @@ from reconciler.node.users import Visibility, users_of
 from reconciler.node.workers import Job, Workers
 from reconciler.runtime.loop import DUE, RESYNC
 from reconciler.runtime.metrics import Metrics
-from state.actions import Action, RemoveCdiSpec, WriteCdiSpec, unit_of
+from state.actions import Action, GpuAction, RemoveCdiSpec, WriteCdiSpec, unit_of
 from state.desired import Desired, resolve
 from state.ids import DeviceName, PciAddress, parse_device_name, parse_pci_address
 from state.manifest import Spec
@@ -182,7 +182,7 @@ class Agent:
         for pf, job in busy.items():
             last = self._observer.last_seen(pf)
             if last is not None:
-                gpus[pf] = Changing(last=last, doing=job.doing, since=job.since)
+                gpus[pf] = Changing(last=last, doing=job.doing, since=job.since, actions=job.actions)
         boot_id = discovery.boot_id(self._roots.procfs)
         unreadable = seen.unreadable + ((boot_id,) if isinstance(boot_id, Unreadable) else ())
         observed = Observed(
@@ -271,7 +271,7 @@ class Agent:
     def _act(self, actions: tuple[Action, ...], observed: Observed, now: datetime) -> bool:
         """Do what concerns files here and hand the rest to the GPUs' workers. True if files were changed."""
         changed = False
-        by_gpu: dict[DeviceName, list[Action]] = {}
+        by_gpu: dict[DeviceName, list[GpuAction]] = {}
         for action in actions:
             if isinstance(action, RemoveCdiSpec | WriteCdiSpec):
                 changed = self._write_cdi(action, now) or changed

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from reconciler.node.apply_host import ApplyFailed, ApplyHost
 from reconciler.node.applying import Applied, Step, apply_all, doing
-from state.actions import Action
+from state.actions import Action, GpuAction
 from state.ids import DeviceName
 from state.observed import PfSeen
 
@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a worker is at: the action in words, and since when."""
+    """What a worker is at: its action in words, since when, and all the actions it was given."""
 
     doing: str
     since: datetime
+    actions: tuple[GpuAction, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Workers(Protocol):
     def busy(self) -> Mapping[DeviceName, Job]:
         """The GPUs that are being changed now."""
 
-    def start(self, gpu: PfSeen, actions: Sequence[Action], now: datetime) -> None:
+    def start(self, gpu: PfSeen, actions: Sequence[GpuAction], now: datetime) -> None:
         """Begin the actions of one GPU, which must not be busy."""
 
     def results(self) -> tuple[Result, ...]:
@@ -66,7 +67,7 @@ class ThreadWorkers:
         with self._lock:
             return dict(self._jobs)
 
-    def start(self, gpu: PfSeen, actions: Sequence[Action], now: datetime) -> None:
+    def start(self, gpu: PfSeen, actions: Sequence[GpuAction], now: datetime) -> None:
         """Begin the actions of one GPU, which must not be busy."""
         thread = threading.Thread(
             target=self._run, args=(gpu, tuple(actions), now), name=f"gpu-{gpu.name}", daemon=True
@@ -74,7 +75,8 @@ class ThreadWorkers:
         with self._lock:
             if gpu.name in self._jobs:
                 raise ValueError(f"{gpu.name} is being changed already")
-            self._jobs[gpu.name] = Job(doing=doing(actions[0], gpu), since=now)
+            job = Job(doing=doing(actions[0], gpu), since=now, actions=tuple(actions))
+            self._jobs[gpu.name] = job
             self._threads[gpu.name] = thread
         thread.start()
 
@@ -93,8 +95,8 @@ class ThreadWorkers:
             thread.join(max(0.0, deadline - self._host.clock()))
         return tuple(sorted(pf for pf, thread in threads.items() if thread.is_alive()))
 
-    def _run(self, gpu: PfSeen, actions: tuple[Action, ...], now: datetime) -> None:
-        current = actions[0]
+    def _run(self, gpu: PfSeen, actions: tuple[GpuAction, ...], now: datetime) -> None:
+        current: Action = actions[0]
 
         def began(action: Action) -> None:
             nonlocal current

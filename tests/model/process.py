@@ -17,7 +17,7 @@ from reconciler.node.users import Visibility
 from reconciler.node.workers import Job, Result
 from reconciler.runtime.loop import DUE, RESYNC
 from reconciler.runtime.metrics import NoMetrics
-from state.actions import Action
+from state.actions import GpuAction
 from state.ids import DeviceName
 from state.observed import PfSeen
 from state.planning import Options
@@ -36,17 +36,17 @@ class HandWorkers:
     """Workers that take up their work when told to, so that anything can happen between plan and action."""
 
     host: ApplyHost
-    began: Callable[[PfSeen, tuple[Action, ...]], None]
-    waiting: dict[DeviceName, tuple[PfSeen, tuple[Action, ...], datetime]] = field(default_factory=dict)
+    began: Callable[[PfSeen, tuple[GpuAction, ...]], None]
+    waiting: dict[DeviceName, tuple[PfSeen, tuple[GpuAction, ...], datetime]] = field(default_factory=dict)
     ended: list[Result] = field(default_factory=list)
 
     def busy(self) -> Mapping[DeviceName, Job]:
         return {
-            pf: Job(doing=doing(actions[0], gpu), since=since)
+            pf: Job(doing=doing(actions[0], gpu), since=since, actions=actions)
             for pf, (gpu, actions, since) in self.waiting.items()
         }
 
-    def start(self, gpu: PfSeen, actions: Sequence[Action], now: datetime) -> None:
+    def start(self, gpu: PfSeen, actions: Sequence[GpuAction], now: datetime) -> None:
         assert gpu.name not in self.waiting, f"{gpu.name} is being changed already"
         self.began(gpu, tuple(actions))
         self.waiting[gpu.name] = (gpu, tuple(actions), now)
@@ -67,7 +67,7 @@ class AgentProcess:
     """An agent from start to death, driven by hand."""
 
     def __init__(
-        self, bench: Bench, *, cluster: bool, began: Callable[[PfSeen, tuple[Action, ...]], None]
+        self, bench: Bench, *, cluster: bool, began: Callable[[PfSeen, tuple[GpuAction, ...]], None]
     ) -> None:
         self._bench = bench
         self._first = True

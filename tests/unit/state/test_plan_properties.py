@@ -29,12 +29,11 @@ def planned(spec: Spec, machine: Machine, observed: Observed, memory: Memory) ->
     applied = observed.ownership.applied if isinstance(observed.ownership, Ownership) else {}
     desired = resolve(spec, observed.gpus, table, applied)
     todo = plan(desired, observed, memory, table, options, NOW)
-    if todo.look:
-        assert todo.look.isdisjoint(observed.users)
+    while todo.look:
+        assert todo.look.isdisjoint(observed.users), "asks again for what it was told"
         users = {**observed.users, **machine.users(observed, todo.look)}
         observed = replace(observed, users=users)
         todo = plan(desired, observed, memory, table, options, NOW)
-    assert not todo.look, "asks again for what it was told"
     backwards = replace(observed, gpus=dict(sorted(observed.gpus.items(), reverse=True)))
     assert plan(desired, backwards, memory, table, options, NOW) == todo
     return todo, observed
