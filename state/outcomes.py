@@ -11,8 +11,8 @@ from state.cdi import file_name
 from state.cdi_planning import CdiPlan, EntryState
 from state.desired import Desired, Entry, Origin, RefusedEntry
 from state.gpu_planning import Failure, GpuPlan
-from state.ids import DeviceName
-from state.observed import Unreadable
+from state.ids import DeviceName, Use
+from state.observed import VFIO_DRIVERS, Unreadable
 from state.records import AppliedDevice
 
 
@@ -161,6 +161,9 @@ class OutcomeJudge:
             pf = device.logical.pf
             if pf in self.court.hands_off:
                 return f"{pf} is {self.court.hands_off[pf]}"
+            demand = self.court.demands.get(pf)
+            if device.logical.use is Use.MONITOR and demand is not None and demand.driver in VFIO_DRIVERS:
+                return f"{pf} is bound to {demand.driver} for {demand.by}: there is nothing to look on"
             step = self.gpus.get(pf)
             if step is not None and step.blocked is not None:
                 return step.blocked

@@ -146,18 +146,7 @@ def test_fair_shares(kind: Kind, tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
-WRONG_DRIVER = pytest.mark.xfail(
-    reason="while a GPU is on vfio-pci its model's default driver counts as its own, not the one it had before"
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, id=str(kind), marks=WRONG_DRIVER if kind.machine == "igpu-xe" else ())
-        for kind in WITH_VFS
-    ],
-)
+@pytest.mark.parametrize("kind", WITH_VFS, ids=str)
 def test_passthrough_of_vfs_and_of_the_whole(kind: Kind, tmp_path: Path) -> None:
     with running(tmp_path, kind.spec) as bench:
         node, own = Node(bench), hardware.driver(bench.machine, bench.address)

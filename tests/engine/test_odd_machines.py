@@ -51,7 +51,7 @@ def test_a_gpu_without_drm_devices(tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
-def test_a_gpu_without_driver_gets_one_and_loses_it_again(tmp_path: Path) -> None:
+def test_a_gpu_without_driver_gets_its_own_and_keeps_it(tmp_path: Path) -> None:
     with running(tmp_path, "unbound") as bench:
         node = Node(bench)
         assert is_ready(node.want(manifest()))
@@ -60,6 +60,16 @@ def test_a_gpu_without_driver_gets_one_and_loses_it_again(tmp_path: Path) -> Non
         assert hardware.driver(bench.machine, ONE) == "xe"
         assert is_ready(node.want(manifest({"a": [vfio(bench.gpu)]})))
         assert is_ready(node.want(manifest()))
+        assert hardware.driver(bench.machine, ONE) == "xe"
+        assert_pristine(bench)
+
+
+def test_a_gpu_passed_through_without_ever_having_had_a_driver_has_none_again(tmp_path: Path) -> None:
+    with running(tmp_path, "unbound") as bench:
+        node = Node(bench)
+        assert is_ready(node.want(manifest({"a": [vfio(bench.gpu)]})))
+        assert is_ready(node.want(manifest()))
+        assert hardware.driver(bench.machine, ONE) is None
         assert_pristine(bench)
 
 

@@ -10,7 +10,6 @@ import gpusim
 from reconciler.runtime.files import write_atomic
 from state.status import AllocationStatus
 from tests.engine import hardware
-from tests.model.judge import Wrong
 from tests.model.rules import FAULTS, GPUS
 from tests.model.settling import everybody_leaves, settle
 from tests.model.world import FLEX, PRO, World
@@ -478,7 +477,6 @@ def test_an_edited_allocation_still_has_what_its_user_has_open(machine: World, l
     assert phase(machine, "a") == "Ready"
 
 
-@pytest.mark.xfail(strict=True, raises=Wrong, reason="a GPU that a worker is at counts as it was last seen")
 def test_a_gpu_being_unbound_is_not_ready_for_monitors(world: World) -> None:
     """Found by test_any_order: while the worker was at it, a later pass said Ready again."""
     monitor: Device = {"device": f"{GPUS[FLEX]}-monitor", "adminAccess": True}
