@@ -1,7 +1,7 @@
 """Whatever happens in whatever order, the engine keeps its promises.
 
-MODEL_EXAMPLES=2000 makes it a long run, for a night. MODEL_SHRINK=0, the default where CI is set, stops at the first
-counterexample as it is; MODEL_SHRINK=1 makes it small first, which takes minutes.
+MODEL_EXAMPLES=2000 makes it a long run, for a night. MODEL_SHRINK=0, the default where CI is set, stops at the
+first counterexample as it is; MODEL_SHRINK=1 makes it small first, which takes minutes.
 """
 
 import os
