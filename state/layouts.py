@@ -57,7 +57,7 @@ def layout_of(gpu: PfSeen, table: ProfileTable) -> Profile | None:
     if not isinstance(sriov, SriovSeen) or sriov.enabled == 0:
         return None
     for profile in (*table.of(gpu.device_id), fair_share(sriov.enabled)):
-        if has_layout(gpu, profile):
+        if is_enabled_as(gpu, profile):
             return profile
     return None
 

@@ -3,12 +3,13 @@
 Everything left out is as on a healthy, idle machine of these GPUs:
 
 - ``gpus``: by name; of each ``driver`` (null, or ``unreadable``), ``vfs`` (a profile), ``enabled`` (how many of
-  them), ``vfDrivers`` by index, ``quotas`` (a profile set while no VFs are there), ``madeWithEcc``, ``automatic``,
-  ``quotasWritable``, ``sriov: unreadable``, ``changing`` (what a worker does), ``memory`` (bytes, null), ``bar``,
-  ``ecc``, ``iommu`` (group, null), ``mates`` (address: driver), ``nodesMissing``, ``mei``
+  them), ``lost`` (indexes of VFs off the bus), ``vfDrivers`` by index, ``quotas`` (a profile set while no VFs are
+  there), ``madeWithEcc``, ``automatic``, ``quotasWritable``, ``sriov: unreadable``, ``changing`` (what a worker
+  does), ``memory`` (bytes, null), ``bar``, ``ecc``, ``iommu`` (group, null), ``mates`` (address: driver),
+  ``nodesMissing``, ``mei``
 - ``cdi``: by allocation key ``as written``, ``stale`` or ``torn``; or ``unreadable``
 - ``ownership``: ``layouts``, ``bindings``, ``applied``, ``boot``; ``held``: nonce and devices by claim; ``marks``:
-  nonce by claim; each of these, also ``unreadable``
+  nonce by claim, or ``nonce`` and ``boot``; each of these, also ``unreadable``
 - ``open``: who has a function open; ``hidden``: why nobody can tell; ``kernelDrivers``
 - ``unreadable``: why something can't be read, by path
 - ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``byMarks``; ``forceRelease``; ``oneWave``
@@ -210,6 +211,7 @@ class Machine:
                 ),
             )
             for index in range(enabled)
+            if index not in cast("list[int]", raw.get("lost", []))
         )
         quota = None if quotas is None else self.table.find(gpu.device_id, str(quotas), total_vfs=total)
         provisioning = None
@@ -277,7 +279,11 @@ class Machine:
         raw = self.raw.get("marks")
         if raw == "unreadable":
             return Unreadable(path="/run/gpu.intel.com/marks", why="Input/output error")
-        return {uid: Mark(uid=uid, nonce=str(nonce), boot_id=BOOT) for uid, nonce in sub(raw).items()}
+        marks = {}
+        for uid, short in sub(raw).items():
+            mark = short if isinstance(short, dict) else {"nonce": short}
+            marks[uid] = Mark(uid=uid, nonce=str(mark["nonce"]), boot_id=str(mark.get("boot", BOOT)))
+        return marks
 
 
 def _provisioning(gpu: PfSeen, raw: Yaml, total: int, profile: Profile | None) -> ProvisioningSeen:
