@@ -22,7 +22,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("state", "reconciler", "tests", "hack", "deploy", "doc", "pyproject.toml")
-QUICK = ("tests/golden", "tests/unit/state", "tests/model/test_races.py")
+QUICK = (
+    "tests/golden",
+    "tests/unit/state",
+    "tests/unit/node/test_applying_numvfs.py",
+    "tests/model/test_races.py",
+)
 THOROUGH = ("tests/model/test_any_order.py",)
 AT_ONCE = 2
 MOST_SECONDS = 900.0
@@ -336,7 +341,7 @@ def _copy(tree: Path) -> None:
 def _killer(tree: Path, tests: tuple[str, ...]) -> str | None:
     """The first test that fails, or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    command += ["--show-capture=no", "--tb=no", "-k", "not Fuse and not mutant", *tests]
+    command += ["--show-capture=no", "--tb=no", "-k", "not ByFuse and not test_mutants", *tests]
     ended = subprocess.run(
         command,
         cwd=tree,
