@@ -84,6 +84,7 @@ def _clash(mine: Part, other: Part) -> bool:
 
 def everybody_leaves(world: World) -> None:
     """Nobody wants or uses anything any more, others have cleaned up after themselves: nothing may be left."""
+    world.machine.clear_faults()  # or the others' own cleaning up might fail
     for key in list(world.judge.grips):
         world.stop_using(key)
     for uid in list(world.marks):
