@@ -87,11 +87,20 @@ class Claims:
         return Held(boot_id=self.observed.boot_id, claims=claims)
 
     def is_news(self, held: Held) -> bool:
-        """Whether the record on disk has to be written anew."""
+        """Whether the record on disk has to be written anew.
+
+        One that holds nothing is written too, before the first mark comes: its absence then means that it was
+        lost. With marks there that it says nothing of, it might have been lost just now.
+        """
         before = self.observed.held
-        if isinstance(self.observed.marks, Unreadable) or (before is None and not held.claims):
+        if isinstance(self.observed.marks, Unreadable):
             return False
+        if before is None and not held.claims:
+            return not self._unrecorded(held)
         return held != before
+
+    def _unrecorded(self, held: Held) -> list[str]:
+        return [uid for uid in self.marks if uid not in held.claims and uid not in self.absent]
 
     def unclear(self, held: Held) -> str | None:
         """Why nothing may be disturbed: marks, or what they hold, can't be read.
@@ -102,7 +111,7 @@ class Claims:
             return f"in-use marks can't be read: {self.observed.marks}"
         if _usable(self.observed) is not None:
             return None
-        unrecorded = [uid for uid in self.marks if uid not in held.claims and uid not in self.absent]
+        unrecorded = self._unrecorded(held)
         if not unrecorded:
             return None
         return f"what claim {unrecorded[0]} holds is not on record (held record missing or unreadable)"

@@ -156,7 +156,7 @@ class _Planning:
             outcomes=self._outcomes(court, cdi, gpus, held, ownership, touched, frozen),
             overridden=court.overridden,
             ownership=ownership if frozen is None and ownership != self.ownership else None,
-            held=held if self.claims.is_news(held) else None,
+            held=held if self._held_is_news(held) else None,
             look=frozenset(look),
             nonces={uid: held.claims[uid].nonce for uid in held.claims},
             released=self.claims.released,
@@ -182,6 +182,11 @@ class _Planning:
             if isinstance(sriov, SriovSeen) and pf in layouts and sriov.enabled > layouts[pf].count:
                 del layouts[pf]
         return layouts
+
+    def _held_is_news(self, held: Held) -> bool:
+        """Whether the held record is to be written; outside a cluster not before there is a claim."""
+        first = self.observed.held is None and not held.claims
+        return self.claims.is_news(held) and (self.options.by_marks or not first)
 
     def _frozen(self) -> Frozen | None:
         """Whether nothing may be changed: paused by a person, or ownership is unknown."""
