@@ -231,11 +231,13 @@ class _Planning:
         return (pf for pf in gpus if isinstance(gpus[pf], PfSeen) and pf not in self.observed.users)
 
     def _wanting(self) -> dict[Slot, frozenset[str]]:
-        """By function, the keys of the entries that want it."""
+        """By function, the keys of the entries that still want of it just what they were given."""
         wanting: dict[Slot, frozenset[str]] = {}
         for entry in self.desired.entries:
+            given = {record.device for record in self.recent.applied.get(entry.key, ())}
             for device in entry.devices:
-                wanting[device.slot] = wanting.get(device.slot, frozenset()) | {entry.key}
+                if device.record.device in given and not device.monitors:
+                    wanting[device.slot] = wanting.get(device.slot, frozenset()) | {entry.key}
         return wanting
 
     def _left_by(self, entry: Entry) -> Iterable[Slot]:
