@@ -73,7 +73,7 @@ LESSONS = {
         "announces something, and now and then. Ends at SIGTERM; allocations stay as they are.",
         usage="-f FILE [options]",
         exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
-        example=("gpu-reconciler run -f /etc/gpu/node.yaml --log-format json",),
+        example=("gpu-reconciler run -f /etc/gpu-reconciler/node.yaml --log-format json",),
         formats=(),
     ),
     "status": Lesson(
