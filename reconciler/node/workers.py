@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,9 @@ class ThreadWorkers:
         with self._lock:
             threads = dict(self._threads)
         for thread in threads.values():
-            thread.join(max(0.0, deadline - self._host.clock()))
+            # Ctrl-C can come within start(), before Python takes the thread for one that can be joined.
+            with contextlib.suppress(RuntimeError):
+                thread.join(max(0.0, deadline - self._host.clock()))
         return tuple(sorted(pf for pf, thread in threads.items() if thread.is_alive()))
 
     def _run(self, gpu: PfSeen, actions: tuple[GpuAction, ...], now: datetime) -> None:

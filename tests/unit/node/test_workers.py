@@ -87,3 +87,18 @@ def test_told_to_stop_it_begins_nothing_new(tmp_path: Path, monkeypatch: pytest.
         (result,) = made.workers.results()
         assert result.applied.stopped
         assert result.applied.done == ()
+
+
+def test_interrupted_while_a_worker_starts_it_can_still_be_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C within Thread.start() leaves a thread that Python doesn't count as started."""
+
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with bench(tmp_path, monkeypatch) as made:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.workers.start(GPU, [ENABLE], NOW)
+        assert made.workers.join(0.01) == ()
