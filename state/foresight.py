@@ -6,7 +6,7 @@ numbers and the like, which only the kernel hands out, are stand-ins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -19,7 +19,7 @@ from state.actions import (
     SetVfProfile,
     WriteCdiSpec,
 )
-from state.ids import DeviceName, PciAddress
+from state.ids import PciAddress
 from state.observed import (
     DRM_DRIVERS,
     CdiFileSeen,
@@ -158,8 +158,3 @@ def _with_driver(function: FunctionSeen, driver: str | None) -> FunctionSeen:
 
 def _nodes(*paths: str) -> tuple[DeviceNode, ...]:
     return tuple(DeviceNode(path=path, major=0, minor=0) for path in paths)
-
-
-def gpus_touched(actions: Iterable[Action]) -> tuple[DeviceName, ...]:
-    """The GPUs that actions concern, each once, in order."""
-    return tuple(dict.fromkeys(action.pf for action in actions if action.pf is not None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -313,8 +313,3 @@ def _settled(observed: Observed, pf: DeviceName) -> PfSeen | None:
     """A GPU that nobody is changing now."""
     gpu = observed.gpus.get(pf)
     return gpu if isinstance(gpu, PfSeen) else None
-
-
-def pci_topics(addresses: Iterable[PciAddress]) -> frozenset[str]:
-    """The topics that say something was heard of these functions."""
-    return frozenset(f"{PCI}{address}" for address in addresses)

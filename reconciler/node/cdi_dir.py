@@ -9,29 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from reconciler.runtime import files
+from state.cdi import KIND, is_our_file
 from state.observed import CdiFileSeen, Unreadable
 
-KIND = "intel.com/gpu"
 SIZE_LIMIT = 1024 * 1024
 """Bytes; a spec of ours takes a few thousand."""
-
-_OUR_NAME = re.compile(r"intel\.com-gpu_(?:claim|alloc)-[^/\x00]+\.json")
 
 
 class _Kind(msgspec.Struct):
     kind: str
-
-
-def is_our_name(name: str) -> bool:
-    """Whether it is ``intel.com-gpu_claim-*.json`` or ``intel.com-gpu_alloc-*.json``: how ours are called."""
-    return _OUR_NAME.fullmatch(name) is not None
 
 
 def observe_cdi(directory: str) -> tuple[CdiFileSeen, ...] | Unreadable:
@@ -61,7 +53,7 @@ class CdiDirectory:
         try:
             with os.scandir(self._directory) as entries:
                 for entry in entries:
-                    if entry.name in before or is_our_name(entry.name):
+                    if entry.name in before or is_our_file(entry.name):
                         self._observe(entry, before.get(entry.name))
         except FileNotFoundError:
             return ()
@@ -139,7 +131,7 @@ def _make_directory(directory: Path) -> None:
 
 
 def _path(directory: str, name: str) -> Path:
-    if not is_our_name(name):
+    if not is_our_file(name):
         forms = "intel.com-gpu_claim-….json, intel.com-gpu_alloc-….json"
         raise ValueError(f"{name!r} is no name of a CDI spec of ours ({forms})")
     return Path(directory, name)
