@@ -59,8 +59,11 @@ def is_uncontested(world: World, name: str) -> bool:
     mine = world.parts_of(name)
     gpus = {part.gpu for part in mine}
     overridden = {Part.of(device).gpu for device in world.wanted.overrides}
-    if gpus & (overridden | set(world.judge.foreign) | set(world.watchers.values())):
+    watched = set(world.watchers.values())
+    if gpus & (overridden | set(world.judge.foreign) | watched):
         return False
+    if not world.cluster and watched & world.judge.given.get(f"alloc-{name}", set()):
+        return False  # nobody can tell a monitor there from the user of what the entry had before
     if not all(world.is_plugged(gpu) and hardware.driver(world.machine, gpu) is not None for gpu in gpus):
         return False
     if world.may_hold.get(name, {mine}) != {mine}:
