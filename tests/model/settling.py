@@ -66,6 +66,8 @@ def is_uncontested(world: World, name: str) -> bool:
         return False  # nobody can tell a monitor there from the user of what the entry had before
     if not all(world.is_plugged(gpu) and hardware.driver(world.machine, gpu) is not None for gpu in gpus):
         return False
+    if world.marks and not Path(world.bench.roots.held_file).exists():
+        return False  # what those marks hold was lost: nothing is taken from anybody until they are gone
     if world.may_hold.get(name, {mine}) != {mine}:
         return False
     rivals = [world.parts_of(other) for other in world.wanted.entries if other != name]
