@@ -2,21 +2,24 @@
 
 Wishes are weighed in a fixed order: claims that hold devices, allocations already in force, then people's
 manual allocations, then new claims, each in the manifest's order. Whoever comes later and doesn't fit waits,
-and is told for whom. An override wins over all that is not in use.
+and is told for whom. An override wins over all that is not in use. In a cluster new claims come before people's
+new wishes: what a scheduler has allocated can't be taken back, and people get a GPU once it is withdrawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from state.desired import Desired, Entry, Origin, restore
 from state.ids import DeviceName, Slot, Use
+from state.layouts import has_layout
 from state.manifest import OverrideMode
-from state.observed import DRM_DRIVERS, Changing, PfSeen
+from state.observed import DRM_DRIVERS, Changing, PfSeen, SriovSeen
 from state.profiles import Profile, ProfileTable
 from state.records import AppliedDevice, Held
 from state.wanted import Gpus, Refusal, RefusedError, WantedDevice, WantedOverride
+from state.withdrawing import Withdrawals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,8 @@ class Waiting:
 class Arbitration:
     """The outcome: who is served, who waits, who is refused, and what each GPU must look like for that.
 
-    A GPU without a demand is wanted by nobody. ``hands_off`` are those a person told us to leave alone.
+    A GPU without a demand is wanted by nobody. ``hands_off`` are those a person told us to leave alone,
+    ``rejected`` those that a person wants but claims have.
     """
 
     served: tuple[Entry, ...]
@@ -57,6 +61,7 @@ class Arbitration:
     hands_off: Mapping[DeviceName, str]
     overridden: tuple[str, ...]
     blocked_overrides: tuple[tuple[DeviceName, str], ...]
+    rejected: frozenset[DeviceName]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,12 +82,16 @@ class Standing:
     """What was given out before: it decides who comes first.
 
     ``applied`` are the devices of each entry key, ``held`` those confirmed for marked claims, ``released`` the
-    claims that count as gone because a person released them.
+    claims that count as gone because a person released them. ``withdrawals`` says which GPUs people may have.
     """
 
     applied: Mapping[str, tuple[AppliedDevice, ...]]
     held: Held
+    withdrawals: Withdrawals
     released: frozenset[str] = frozenset()
+
+
+StillOpen = Callable[[Entry, WantedDevice, Set[str]], str | None]
 
 
 def arbitrate(
@@ -90,14 +99,20 @@ def arbitrate(
     gpus: Gpus,
     table: ProfileTable,
     standing: Standing,
-    still_open: Callable[[Entry, WantedDevice], str | None],
+    still_open: StillOpen,
 ) -> Arbitration:
     """Weigh all wishes.
 
-    ``still_open`` says why an entry can't be given a device yet: one who had it before still uses it, or the
-    entry itself still uses another that it would leave.
+    ``still_open`` says why an entry can't be given a device yet, beside those ``served`` before it (by key): one
+    who had it before still uses it, or the entry itself still uses another that it would leave.
     """
-    court = _Court(desired=desired, gpus=gpus, applied=standing.applied, still_open=still_open)
+    court = _Court(
+        desired=desired,
+        gpus=gpus,
+        applied=standing.applied,
+        withdrawals=standing.withdrawals,
+        still_open=still_open,
+    )
     entries = _with_held(desired, gpus, table, standing, court)
     for entry in sorted(entries, key=court.rank):
         court.hear(entry)
@@ -146,11 +161,12 @@ def _held_entry(
 
 
 class _Objection(Exception):
-    """Why an entry can't have a device now; ``final`` when no waiting helps."""
+    """Why an entry can't have a device now; ``rival`` has it, ``final`` when no waiting helps."""
 
-    def __init__(self, why: str, *, final: bool = False) -> None:
+    def __init__(self, why: str, *, rival: Entry | None = None, final: bool = False) -> None:
         super().__init__(why)
         self.why = why
+        self.rival = rival
         self.final = final
 
 
@@ -159,11 +175,14 @@ class _Court:
     desired: Desired
     gpus: Gpus
     applied: Mapping[str, tuple[AppliedDevice, ...]]
-    still_open: Callable[[Entry, WantedDevice], str | None]
+    withdrawals: Withdrawals
+    still_open: StillOpen
+    rejected: set[DeviceName] = field(default_factory=set)
     holding: set[str] = field(default_factory=set)
     changed: dict[str, Entry] = field(default_factory=dict)
     tenancies: dict[DeviceName, _Tenancy] = field(default_factory=dict)
     served: list[Entry] = field(default_factory=list)
+    served_keys: set[str] = field(default_factory=set)
     waiting: list[Waiting] = field(default_factory=list)
     refused: list[tuple[Entry, Refusal]] = field(default_factory=list)
 
@@ -176,7 +195,9 @@ class _Court:
             return 0
         if self.in_force(entry):
             return 1
-        return 2 if entry.origin is Origin.MANUAL else 3
+        if entry.origin is Origin.MANUAL:
+            return 4 if self.withdrawals.needed else 2
+        return 3
 
     def hear(self, entry: Entry) -> None:
         """Serve the entry if all its devices can be had beside those served before; else it waits."""
@@ -188,10 +209,13 @@ class _Court:
                     self.refused.append((entry, Refusal(path=entry.path, why=objection.why)))
                 else:
                     self.waiting.append(Waiting(entry=entry, why=objection.why))
+                if entry.origin is Origin.MANUAL and objection.rival is not None:
+                    self.rejected.add(device.logical.pf)
                 return
         for device in entry.devices:
             self._admit(entry, device)
         self.served.append(entry)
+        self.served_keys.add(entry.key)
 
     def _object(self, entry: Entry, device: WantedDevice) -> None:
         """Raise _Objection if the device can't be had."""
@@ -202,9 +226,14 @@ class _Court:
         if tenancy is not None:
             self._check_tenant(entry, device, tenancy)
         if not self.in_force(entry):
-            why = self.still_open(entry, device)
+            why = self.still_open(entry, device, self.served_keys) or self._not_withdrawn(entry, device)
             if why is not None:
                 raise _Objection(why)
+
+    def _not_withdrawn(self, entry: Entry, device: WantedDevice) -> str | None:
+        if entry.origin is not Origin.MANUAL or device.monitors:
+            return None
+        return self.withdrawals.objection(device.logical.pf)
 
     def _check_override(self, entry: Entry, device: WantedDevice, override: WantedOverride) -> None:
         because = f" ({override.reason})" if override.reason else ""
@@ -242,7 +271,7 @@ class _Court:
         total = self._memory(wanted.pf)
         if total is not None and tenancy.memory + (device.record.memory or 0) > total:
             left = max(0, total - tenancy.memory)
-            raise _Objection(f"waits for {rival}: {wanted} has {left} of {total} bytes left")
+            raise _Objection(f"waits for {rival}: {wanted} has {left} of {total} bytes left", rival=rival)
 
     def _memory(self, pf: DeviceName) -> int | None:
         gpu = _settled(self.gpus.get(pf))
@@ -278,7 +307,7 @@ class _Court:
             tenancy = self.tenancies.get(pf)
             demand = None if tenancy is None else _demand_of(tenancy)
             if override is not None:
-                demand, why = _overridden(override, demand)
+                demand, why = self._overridden_demand(pf, override, demand)
                 if why is not None:
                     blocked.append((pf, why))
             if demand is not None:
@@ -293,7 +322,30 @@ class _Court:
             hands_off=hands_off,
             overridden=tuple(sorted(self._overridden_names())),
             blocked_overrides=tuple(blocked),
+            rejected=frozenset(self.rejected),
         )
+
+    def _overridden_demand(
+        self, pf: DeviceName, override: WantedOverride, demand: Demand | None
+    ) -> tuple[Demand | None, str | None]:
+        """As ``_overridden``; but in a cluster a GPU only changes for people once it is withdrawn."""
+        overridden, why = _overridden(override, demand)
+        if why is not None:
+            self.rejected.add(pf)
+        elif overridden is not demand and not self._stands(pf, override):
+            why = self.withdrawals.objection(pf)
+        return (overridden if why is None else demand), why
+
+    def _stands(self, pf: DeviceName, override: WantedOverride) -> bool:
+        """Whether the GPU is already as an override wants it."""
+        gpu = self.gpus.get(pf)
+        if not isinstance(gpu, PfSeen) or override.driver not in (None, gpu.function.driver):
+            return False
+        if override.mode is not OverrideMode.FIXED:
+            return True
+        if override.profile is not None:
+            return has_layout(gpu, override.profile)
+        return not isinstance(gpu.sriov, SriovSeen) or gpu.sriov.enabled == 0
 
     def _overridden_names(self) -> Iterable[str]:
         for pf, override in self.desired.overrides.items():
@@ -305,7 +357,7 @@ def _taken(entry: Entry, rival: Entry, fact: str) -> _Objection:
     """The objection to a device that another entry has; between two of a person's it is final."""
     if rival.origin is entry.origin is Origin.MANUAL:
         return _Objection(f"{rival} comes first: {fact}", final=True)
-    return _Objection(f"waits for {rival}: {fact}")
+    return _Objection(f"waits for {rival}: {fact}", rival=rival)
 
 
 def _describe(tenancy: _Tenancy) -> str:

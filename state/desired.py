@@ -76,6 +76,7 @@ class Desired:
     policy: Policy = field(default_factory=Policy)
     paused: bool = False
     releases: frozenset[str] = frozenset()
+    withdrawals_confirmed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -114,6 +115,7 @@ def resolve(
         policy=spec.policy,
         paused=spec.paused,
         releases=frozenset(spec.releases),
+        withdrawals_confirmed=spec.withdrawals_confirmed,
     )
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -29,6 +29,7 @@ from state.readiness import Readiness
 from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
 from state.usage import Holders, LookFirst, Usage, Verdict, holders_of
 from state.wanted import WantedDevice
+from state.withdrawing import Withdrawals
 
 _Record = TypeVar("_Record", OwnedLayout, OwnedBinding)
 
@@ -134,6 +135,11 @@ class _Planning:
         self.recent = recent
         self.given = holders_of({} if options.by_marks else recent.applied, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, recent, self.layouts, desired.releases, memory.released)
+        self.withdrawals = Withdrawals(
+            needed=options.by_marks,
+            begun=self.ownership.withdrawals,
+            confirmed=desired.withdrawals_confirmed,
+        )
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
     def plan(self) -> Plan:
@@ -199,7 +205,6 @@ class _Planning:
 
     def _arbitrate(self, look: set[DeviceName]) -> Arbitration:
         usage = self._usage()
-        wanting = self._wanting()
 
         def open_still(slot: Slot, verdict: Verdict) -> str | None:
             if isinstance(verdict, LookFirst):
@@ -207,7 +212,7 @@ class _Planning:
                 return f"{slot} may still be open"
             return verdict
 
-        def still_open(entry: Entry, device: WantedDevice) -> str | None:
+        def still_open(entry: Entry, device: WantedDevice, served: Set[str]) -> str | None:
             for slot in self._left_by(entry):
                 why = open_still(slot, usage.of_unbinding(slot))
                 if slot.pf in look:
@@ -221,24 +226,19 @@ class _Planning:
             if device.profile is not None and (layout is None or layout.profile != device.profile.name):
                 return None  # the VF that is wanted has yet to be made
             slot = device.slot
-            return open_still(slot, usage.of_giving(slot, device.logical.use, wanting.get(slot, frozenset())))
+            return open_still(slot, usage.of_giving(slot, device.logical.use, entry.key, served))
 
-        standing = Standing(applied=self.ownership.applied, held=self.claims.held, released=self.claims.absent)
+        standing = Standing(
+            applied=self.ownership.applied,
+            held=self.claims.held,
+            released=self.claims.absent,
+            withdrawals=self.withdrawals,
+        )
         return arbitrate(self.desired, self.observed.gpus, self.table, standing, still_open)
 
     def _not_looked_at(self) -> Iterable[DeviceName]:
         gpus = self.observed.gpus
         return (pf for pf in gpus if isinstance(gpus[pf], PfSeen) and pf not in self.observed.users)
-
-    def _wanting(self) -> dict[Slot, frozenset[str]]:
-        """By function, the keys of the entries that still want of it just what they were given."""
-        wanting: dict[Slot, frozenset[str]] = {}
-        for entry in self.desired.entries:
-            given = {record.device for record in self.recent.applied.get(entry.key, ())}
-            for device in entry.devices:
-                if device.record.device in given and not device.monitors:
-                    wanting[device.slot] = wanting.get(device.slot, frozenset()) | {entry.key}
-        return wanting
 
     def _left_by(self, entry: Entry) -> Iterable[Slot]:
         """Outside a cluster: functions that an entry was given and wants no more; its user may have them open."""
@@ -428,7 +428,9 @@ class _Planning:
             bindings=dict(sorted(bindings.items())),
             applied=applied,
             applied_boot_id=self.observed.boot_id if applied else "",
-            withdrawals=self.ownership.withdrawals,
+            withdrawals=self.withdrawals.after(
+                self.desired, court.rejected, self.observed.gpus, self.observed.boot_id, self.now
+            ),
         )
 
     def _applied(self, court: Arbitration, look: set[DeviceName]) -> dict[str, tuple[AppliedDevice, ...]]:

@@ -15,12 +15,25 @@ class AppliedDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     """A device given to an allocation: the logical name (VF index included) and the driver it had."""
 
     device: str
+    """Its logical name: GPU, GPU-shared, GPU-monitor or GPU-MODE-vfI."""
+
     profile: str = ""
+    """The VF layout it is part of, by full name. Absent: it is no VF."""
+
     kernel_driver: str = "drm"
+    """The kind of kernel driver it is bound to: drm, vfio or xe-vfio. Absent: drm."""
+
     memory: int | None = None
+    """Local memory asked for, in bytes."""
+
     admin_access: bool = False
+    """Whether its user only looks on."""
+
     request: str = ""
+    """The claim's request it satisfies."""
+
     share_id: str = ""
+    """The scheduler's id of this share of a device."""
 
 
 class OwnedLayout(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

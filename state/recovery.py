@@ -32,4 +32,10 @@ def rebuild_ownership(last: NodeStatus | None, boot_id: str) -> Ownership:
         if allocation.cdi_devices
     }
     given_in = boot_id if applied else ""
-    return Ownership(layouts=layouts, bindings=bindings, applied=applied, applied_boot_id=given_in)
+    return Ownership(
+        layouts=layouts,
+        bindings=bindings,
+        applied=applied,
+        applied_boot_id=given_in,
+        withdrawals=dict(last.withdrawn),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from state.actions import RemoveCdiSpec, WriteCdiSpec
-from state.desired import Desired
+from state.desired import Desired, Origin
 from state.ids import DeviceName
 from state.layouts import layout_of
 from state.observed import Changing, HealthCause, Observed, PfSeen, SriovSeen, Unreadable
@@ -27,6 +27,7 @@ from state.status import (
     PlanStatus,
     SicknessStatus,
     SriovStatus,
+    SummaryStatus,
     settle_condition,
 )
 
@@ -64,20 +65,41 @@ def summarise(
         _overridden(plan, source, moment),
     )
     users = _users(plan.outcomes)
+    devices = tuple(
+        describe_device(observed.gpus[pf], observed, desired, table, users.get(pf, ()))
+        for pf in sorted(observed.gpus)
+    )
     return NodeStatus(
         observed_generation=source.generation,
         boot_id=observed.boot_id,
         version=version,
+        summary=_counts(devices, plan),
         conditions=tuple(settle_condition(before, condition) for condition in conditions),
-        devices=tuple(
-            describe_device(observed.gpus[pf], observed, desired, table, users.get(pf, ()))
-            for pf in sorted(observed.gpus)
-        ),
+        devices=devices,
         allocations=_allocations(plan.outcomes, previous, moment),
         plan=PlanStatus(
             actions=tuple(_planned(plan)),
             blocked=tuple(BlockedStatus(what=item.what, why=item.why) for item in plan.blocked),
         ),
+        withdrawn=_withdrawn(observed, plan),
+    )
+
+
+def _withdrawn(observed: Observed, plan: Plan) -> dict[str, str]:
+    """Tokens of withdrawals that have begun; these are on record before they are shown."""
+    recorded = observed.ownership if plan.ownership is None else plan.ownership
+    return {} if isinstance(recorded, Unreadable) else recorded.withdrawals
+
+
+def _counts(devices: Iterable[DeviceStatus], plan: Plan) -> SummaryStatus:
+    sriov = [device.sriov for device in devices]
+    origins = [outcome.origin for outcome in plan.outcomes]
+    return SummaryStatus(
+        gpus=len(sriov),
+        virtual_functions=sum(vfs.enabled for vfs in sriov if vfs is not None),
+        claims=origins.count(Origin.CLAIM),
+        manual_allocations=origins.count(Origin.MANUAL),
+        blocked=len(plan.blocked),
     )
 
 

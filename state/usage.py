@@ -11,7 +11,7 @@ for its VFs does not hold those of another layout that stand in its way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from state.ids import DeviceName, LogicalDevice, Slot, Use, parse_logical_device
@@ -136,9 +136,9 @@ class Usage:
         """Why a function can't be taken away from its driver."""
         return self.unclear or self._marked([slot], unbinding=True) or self._open(slot.pf, [slot])
 
-    def of_giving(self, slot: Slot, use: Use, wanting: frozenset[str]) -> Verdict:
-        """Why nobody else can be given a function: one that is not ``wanting`` it any more still has it open."""
-        before = [holder for holder in self._given(slot) if holder.key not in wanting]
+    def of_giving(self, slot: Slot, use: Use, asking: str, served: Set[str]) -> Verdict:
+        """Why ``asking`` can't be given a function: another who had it, and is not ``served`` now, has it open."""
+        before = [holder for holder in self._given(slot) if holder.key != asking and holder.key not in served]
         if all(use is holder.use is Use.SHARED for holder in before):
             return None
         return self._open(slot.pf, [slot])

@@ -43,7 +43,11 @@ def broken_rules(directory: Path) -> list[str]:
         if path.name.startswith("."):
             problems.append(f"{path.name}: a temporary was left behind")
             continue
-        spec = json.loads(path.read_bytes())
+        try:
+            spec = json.loads(path.read_bytes())
+        except ValueError as error:
+            problems.append(f"{path.name}: no JSON: {error}")
+            continue
         problems += [f"{path.name}: {problem}" for problem in _problems(path, spec)]
         for device in spec.get("devices", ()):
             before = owners.setdefault(device["name"], path.name)

@@ -8,8 +8,8 @@ Everything left out is as on a healthy, idle machine of these GPUs:
   does), ``memory`` (bytes, null), ``bar``, ``ecc``, ``iommu`` (group, null), ``mates`` (address: driver),
   ``nodesMissing``, ``mei``
 - ``cdi``: by allocation key ``as written``, ``stale`` or ``torn``; or ``unreadable``
-- ``ownership``: ``layouts``, ``bindings``, ``applied``, ``boot``; ``held``: nonce and devices by claim; ``marks``:
-  nonce by claim, or ``nonce`` and ``boot``; each of these, also ``unreadable``
+- ``ownership``: ``layouts``, ``bindings``, ``applied``, ``withdrawals``, ``boot``; ``held``: nonce and devices by
+  claim; ``marks``: nonce by claim, or ``nonce`` and ``boot``; each of these, also ``unreadable``
 - ``open``: who has a function open; ``hidden``: why nobody can tell; ``kernelDrivers``
 - ``unreadable``: why something can't be read, by path
 - ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``byMarks``; ``forceRelease``; ``oneWave``
@@ -239,7 +239,13 @@ class Machine:
         }
         applied = {key: self.record(devices) for key, devices in sub(sub(raw).get("applied")).items()}
         given_in = BOOT if applied else ""
-        return Ownership(layouts=layouts, bindings=bindings, applied=applied, applied_boot_id=given_in)
+        return Ownership(
+            layouts=layouts,
+            bindings=bindings,
+            applied=applied,
+            applied_boot_id=given_in,
+            withdrawals={pf: str(token) for pf, token in sub(sub(raw).get("withdrawals")).items()},
+        )
 
     def record(self, devices: object) -> tuple[AppliedDevice, ...]:
         """Devices as recorded; the full profile name follows from the logical name."""

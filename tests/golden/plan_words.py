@@ -75,4 +75,5 @@ def _changes(before: Ownership, now: Ownership) -> dict[str, str]:
 def _flat(ownership: Ownership) -> dict[str, str]:
     flat = {f"layout of {pf}": f"{own.profile} × {own.count}" for pf, own in ownership.layouts.items()}
     flat |= {f"driver of {pf}": f"{own.driver}, was {own.original}" for pf, own in ownership.bindings.items()}
+    flat |= {f"withdrawal of {pf}": token for pf, token in ownership.withdrawals.items()}
     return flat | {f"given to {key}": _record(record) for key, record in ownership.applied.items()}

@@ -238,6 +238,11 @@ class Cluster(Common):
         super().__init__()
         self.claims = 0
 
+    @rule()
+    def controller_answers(self) -> None:
+        if self.world.file_is_good:
+            self.world.controller_answers()
+
     @rule(devices=DEVICES)
     @precondition(lambda self: len(self.world.wanted.entries) < 5)
     def allocate(self, devices: tuple[dict[str, object], ...]) -> None:

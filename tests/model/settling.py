@@ -10,6 +10,8 @@ from tests.engine.hardware import assert_pristine
 from tests.model.judge import Part, Wrong
 from tests.model.world import LONGEST_WAIT, World
 
+MOST_ANSWERS = 6
+"""So often the controller may have to answer before a machine is at rest."""
 RESTING = frozenset(("Ready", "Blocked", "Refused", "Releasing"))
 
 
@@ -18,9 +20,13 @@ def settle(world: World) -> NodeStatus:
     world.machine.clear_faults()
     if not world.file_is_good:
         world.write_file()
-    world.quiesce()
-    world.sleep(LONGEST_WAIT)
-    status = world.quiesce().status
+    status = _at_rest(world)
+    for _ in range(MOST_ANSWERS):
+        if not world.controller_answers():
+            break
+        status = _at_rest(world)
+    else:
+        raise Wrong(f"no end of withdrawals: {status.withdrawn}")
     again = world.one_pass("resync")
     if again is None or again.plan.actions:
         raise Wrong(f"not at peace: {again}")
@@ -30,9 +36,17 @@ def settle(world: World) -> NodeStatus:
     return status
 
 
+def _at_rest(world: World) -> NodeStatus:
+    world.quiesce()
+    world.sleep(LONGEST_WAIT)
+    return world.quiesce().status
+
+
 def _check_cdi(world: World) -> None:
-    foreign = [file.name for file in world.judge.foreign_files]
-    broken = [rule for rule in broken_rules(world.bench.cdi) if not any(name in rule for name in foreign)]
+    excused = {file.name for file in world.judge.foreign_files}
+    # What a claim in use was given stays as others left it while its devices aren't there to write it anew.
+    excused |= {f"intel.com-gpu_{key}.json" for key in world.judge.grips.keys() - world.judge.ready.keys()}
+    broken = [rule for rule in broken_rules(world.bench.cdi) if not any(name in rule for name in excused)]
     if broken:
         raise Wrong(f"CDI files are not as they should be: {broken}")
 

@@ -36,6 +36,7 @@ class Wanted:
     entries: dict[str, tuple[dict[str, object], ...]] = field(default_factory=dict)
     overrides: dict[str, dict[str, object]] = field(default_factory=dict)
     releases: list[str] = field(default_factory=list)
+    confirmed: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     linger: int = 0
 
@@ -47,6 +48,7 @@ class Wanted:
             "releases": self.releases,
         }
         if cluster:
+            spec["withdrawalsConfirmed"] = self.confirmed
             spec["allocations"] = [
                 {
                     "name": uid,
@@ -263,6 +265,18 @@ class World:
                 may_hold.add(self.parts_of(uid))
         self.bench.file.write_text(json.dumps(self.wanted.manifest(cluster=self.cluster)))
         self.file_is_good = True
+
+    def controller_answers(self) -> bool:
+        """The controller confirms the withdrawals it finds in the status; whether there was anything new."""
+        path = Path(self.bench.roots.status_file)
+        if not self.cluster or not path.exists():
+            return False
+        withdrawn = json.loads(path.read_bytes())["status"].get("withdrawn", {})
+        if withdrawn == self.wanted.confirmed:
+            return False
+        self.wanted.confirmed = withdrawn
+        self.write_file()
+        return True
 
     def break_file(self) -> None:
         self.bench.file.write_text("spec: [this is no manifest")
