@@ -88,7 +88,7 @@ class Judge:
     ready: dict[str, Grip] = field(default_factory=dict)
     """What the status file says is Ready."""
     given: dict[str, set[str]] = field(default_factory=dict)
-    """Addresses of all GPUs that a key ever was Ready on."""
+    """Addresses of all GPUs that a key ever was Ready on, unless it only looked on."""
     foreign: dict[str, int] = field(default_factory=dict)
     foreign_files: dict[Path, bytes] = field(default_factory=dict)
     adopting: Mapping[str, int] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class Judge:
             self._require_exclusive(grip)
             self._check_drained(grip)
             self.ready[grip.key] = grip
-            self.given.setdefault(grip.key, set()).update(part.gpu for part in grip.parts)
+            self.given.setdefault(grip.key, set()).update(part.gpu for part in grip.parts if part.use != "monitor")
 
     def _check_marks(self, file: Mapping[str, object]) -> None:
         nonces, released = file.get("nonces", {}), file.get("releasedMarks", {})

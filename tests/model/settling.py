@@ -76,8 +76,11 @@ def is_uncontested(world: World, name: str) -> bool:
     watched = set(world.watchers.values())
     if gpus & (overridden | set(world.judge.foreign) | watched):
         return False
+    # Nobody can tell a monitor from the user of what was given out before.
     if not world.cluster and watched & world.judge.given.get(f"alloc-{name}", set()):
-        return False  # nobody can tell a monitor there from the user of what the entry had before
+        return False
+    if not world.cluster and gpus & _looked_at(world) & set().union(*world.judge.given.values()):
+        return False
     if not all(world.is_plugged(gpu) and hardware.driver(world.machine, gpu) is not None for gpu in gpus):
         return False
     if world.marks and not Path(world.bench.roots.held_file).exists():
@@ -91,6 +94,12 @@ def is_uncontested(world: World, name: str) -> bool:
     if any(parts != mine for parts in own):
         return False
     return not any(_clash(part, other) for part in mine for parts in rivals for other in parts)
+
+
+def _looked_at(world: World) -> set[str]:
+    """GPUs that an allocation's user looks on."""
+    grips = world.judge.grips.values()
+    return {part.gpu for grip in grips for part in grip.parts if part.use == "monitor"}
 
 
 def _clash(mine: Part, other: Part) -> bool:
