@@ -1,6 +1,9 @@
 """What a node says about itself: the status half of GpuNodeState, and the status file around it.
 
 It is written from what was seen, before anything is done about it, and never because a write succeeded.
+
+The text below a field is what ``kubectl explain`` says of it: the custom resource definition is generated from
+this file and ``state/manifest.py`` (``hack/gen-crd``).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ class _Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
 
 
 class Condition(_Status, frozen=True, kw_only=True):
-    """One condition, as Kubernetes has them. ``status`` is True, False or Unknown in words."""
+    """One condition, as Kubernetes has them."""
 
     type: str
     """Ready, Reconciling, Stalled or Overridden."""
@@ -42,7 +45,7 @@ class Condition(_Status, frozen=True, kw_only=True):
 
 
 class MemoryStatus(_Status, frozen=True, kw_only=True):
-    """Local memory in bytes and how it was found (``sysfs``, ``ioctl``, ``bar``: a lower bound)."""
+    """Local memory and how its size was found."""
 
     bytes: int
     """Size in bytes."""
@@ -54,7 +57,7 @@ class MemoryStatus(_Status, frozen=True, kw_only=True):
 
 
 class SriovStatus(_Status, frozen=True, kw_only=True):
-    """VFs: how many are possible and enabled, in which layout (a profile's name), and made by whom."""
+    """VFs: how many are possible and enabled, in which layout, and made by whom."""
 
     total: int
     """The most VFs that the GPU can have."""
@@ -97,11 +100,7 @@ class SicknessStatus(_Status, frozen=True, kw_only=True):
 
 
 class DeviceStatus(_Status, frozen=True, kw_only=True):
-    """One GPU of the inventory. Numbers that are unknown are left out.
-
-    ``original_driver`` is there while we have the GPU bound to another driver: the one to give back, empty if
-    it had none.
-    """
+    """One GPU of the inventory. What is unknown is left out."""
 
     name: str
     """The GPU's name, from its PCI address and device id; it survives reboots and driver changes. Overrides and
@@ -175,7 +174,7 @@ class DeviceStatus(_Status, frozen=True, kw_only=True):
 
 
 class AllocationStatus(_Status, frozen=True, kw_only=True):
-    """How one allocation stands. ``attempts`` are failures in a row, ``since`` when the phase began."""
+    """How one allocation stands."""
 
     name: str
     """The claim's UID, or the name of the manual allocation."""
@@ -211,7 +210,7 @@ class AllocationStatus(_Status, frozen=True, kw_only=True):
 
 
 class PlannedAction(_Status, frozen=True, kw_only=True):
-    """A step about to be taken, and the GPU it concerns (empty: none)."""
+    """A step about to be taken."""
 
     device: str
     """The GPU concerned. Empty: none in particular."""
@@ -320,17 +319,18 @@ def encode_status(file: StatusFile) -> bytes:
     try:
         return msgspec.json.encode(file, order="deterministic") + b"\n"
     except UnicodeEncodeError:
-        return msgspec.json.encode(_escaped(msgspec.to_builtins(file, order="deterministic"))) + b"\n"
+        return msgspec.json.encode(escaped(msgspec.to_builtins(file, order="deterministic"))) + b"\n"
 
 
-def _escaped(value: object) -> object:
+def escaped(value: object) -> object:
+    """Builtins with strings that are no UTF-8 shown escaped."""
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case dict():
-            return {_escaped(key): _escaped(child) for key, child in value.items()}
+            return {escaped(key): escaped(child) for key, child in value.items()}
         case list() | tuple():
-            return [_escaped(child) for child in value]
+            return [escaped(child) for child in value]
         case _:
             return value
 

@@ -16,6 +16,7 @@ from reconciler.cli.teaching import LESSONS, Lesson, environment_help, epilog
 
 _INVALID_CHOICE = re.compile(r"invalid choice: (?P<found>.+) \(choose from (?P<choices>.+)\)", re.DOTALL)
 _TAKES_FILE = ("plan", "apply", "assert", "run")
+_DAEMONS = ("run", "node")
 _MOST_LINGER = 86400
 _HELP_WIDTH = 79
 _MOST_SECONDS = 7 * 86400.0
@@ -73,7 +74,16 @@ def parse(words: Sequence[str], environment: Mapping[str, str]) -> Options:
     roots, notes = locate(flags, environment)
     output = _output(command, LESSONS[command], found.pop("output", None))
     forced = frozenset(found.pop("force_release", ()))
+    if command == "node":
+        found["node_name"] = _node_name(found.get("node_name"), environment)
     return Options(command=command, roots=roots, notes=notes, format=output, force_release=forced, **found)
+
+
+def _node_name(given: str | None, environment: Mapping[str, str]) -> str:
+    name = given or environment.get("NODE_NAME", "")
+    if not name:
+        raise UsageError("--node-name: is required, unless NODE_NAME says it (see gpu-reconciler node --help)")
+    return name
 
 
 def _output(command: str, lesson: Lesson, asked: Format | None) -> Format:
@@ -156,14 +166,24 @@ def _add_own(command: argparse.ArgumentParser, name: str) -> None:
             required=True,
             help=f"the desired state (YAML or JSON){stdin}",
         )
+    if name in (*_TAKES_FILE, "explain", "node"):
+        _add_planning(command, linger=30 if name in _DAEMONS else 0)
     if name in (*_TAKES_FILE, "explain"):
-        _add_planning(command, linger=30 if name == "run" else 0)
+        _add_force(command)
     if name == "apply":
         command.add_argument(
             "--timeout", type=_seconds, metavar="SECONDS", help="give up waiting after this long (60)"
         )
-    if name == "run":
+    if name in _DAEMONS:
         _add_daemon(command)
+    if name == "node":
+        command.add_argument(
+            "--node-name", type=_filled, metavar="NAME", help="the Node that this machine is (NODE_NAME)"
+        )
+        _add_cluster(command)
+    if name == "controller":
+        _add_controller(command)
+        _add_cluster(command)
 
 
 def _add_planning(command: argparse.ArgumentParser, *, linger: int) -> None:
@@ -175,6 +195,15 @@ def _add_planning(command: argparse.ArgumentParser, *, linger: int) -> None:
         help=f"keep VFs that nobody wants any more for this long ({linger}); the file's policy wins",
     )
     command.add_argument(
+        "--processes",
+        type=_one_of("auto", "visible", "hidden"),
+        metavar="MODE",
+        help="whether all processes of the machine can be seen from here: auto, visible or hidden (auto)",
+    )
+
+
+def _add_force(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--force-release",
         type=_filled,
         action="append",
@@ -182,12 +211,16 @@ def _add_planning(command: argparse.ArgumentParser, *, linger: int) -> None:
         metavar="NAME",
         help="allocation whose devices nobody uses any more, where processes can't be seen (repeatable)",
     )
+
+
+def _add_controller(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--processes",
-        type=_one_of("auto", "visible", "hidden"),
-        metavar="MODE",
-        help="whether all processes of the machine can be seen from here: auto, visible or hidden (auto)",
+        "--lease-namespace", type=_filled, metavar="NAME", help="where replicas keep their Lease (the pod's own)"
     )
+    command.add_argument(
+        "--probes-listen", type=_listen, metavar="[ADDR:]PORT", help="serve /healthz and /readyz there (off)"
+    )
+    _add_serving(command)
 
 
 def _add_daemon(command: argparse.ArgumentParser) -> None:
@@ -200,6 +233,11 @@ def _add_daemon(command: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="who tells of devices: kernel, udev or off (kernel)",
     )
+    _add_serving(command)
+
+
+def _add_serving(command: argparse.ArgumentParser) -> None:
+    """What all daemons have."""
     command.add_argument(
         "--metrics-listen", type=_listen, metavar="[ADDR:]PORT", help="serve Prometheus metrics there (off)"
     )
@@ -212,6 +250,16 @@ def _add_daemon(command: argparse.ArgumentParser) -> None:
         metavar="LEVEL",
         help="debug, info, warning or error (info)",
     )
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--kubeconfig",
+        type=_filled,
+        metavar="FILE",
+        help="how to reach the API server (in a pod: its service account; else KUBECONFIG, ~/.kube/config)",
+    )
+    command.add_argument("--context", type=_filled, metavar="NAME", help="which context of the kubeconfig to use")
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:

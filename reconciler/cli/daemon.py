@@ -1,4 +1,4 @@
-"""``run``: the node agent, from the command line of one machine."""
+"""``run`` and ``node``: the node agent, for one machine by itself and for a node of a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from reconciler.cli.machine import STDIN, settings
 from reconciler.cli.options import Options
 from reconciler.cli.problems import CommandError, UsageError
 from reconciler.cli.terminal import Terminal
-from reconciler.node.running import RunConfig, run
+from reconciler.cli.version import version
+from reconciler.node.running import InCluster, RunConfig, run
+from reconciler.runtime.kube.config import Cluster, ConfigError, connect
 from reconciler.runtime.logs import LogFormat, set_up_logging
 from reconciler.runtime.metrics import parse_listen
 from reconciler.runtime.uevents import Source
@@ -23,11 +25,34 @@ def run_daemon(options: Options, screen: Terminal) -> int:
     """Run until told to end. Logs go to stderr."""
     if options.file == STDIN:
         raise UsageError("-f/--file: a daemon follows a file, it can't follow standard input")
+    _log_to(screen, options)
+    return _run(options, Path(options.file), None)
+
+
+def run_in_cluster(options: Options, screen: Terminal) -> int:
+    """Run as a node of a cluster until told to end. Logs go to stderr."""
+    _log_to(screen, options)
+    cluster = Cluster(
+        user_agent=f"gpu-reconciler-node/{version()}",
+        kubeconfig=Path(options.kubeconfig) if options.kubeconfig else None,
+        context=options.context or None,
+    )
+    in_cluster = InCluster(node=options.node_name, connect=lambda metrics: connect(cluster, metrics=metrics))
+    try:
+        return _run(options, Path(options.roots.desired_file), in_cluster)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+
+
+def _log_to(screen: Terminal, options: Options) -> None:
     level = logging.getLevelNamesMapping()[options.log_level.upper()]
     set_up_logging(LogFormat(options.log_format), level, screen.err)
+
+
+def _run(options: Options, file: Path, cluster: InCluster | None) -> int:
     config = RunConfig(
-        file=Path(options.file),
-        cluster=False,
+        file=file,
+        cluster=cluster,
         settings=settings(options),
         roots=options.roots,
         resync=options.resync_seconds,

@@ -99,6 +99,14 @@ def _command(name: str) -> Callable[[Options, Terminal], int]:
             from reconciler.cli.daemon import run_daemon
 
             return run_daemon
+        case "node":
+            from reconciler.cli.daemon import run_in_cluster
+
+            return run_in_cluster
+        case "controller":
+            from reconciler.cli.controller import run_cluster_controller
+
+            return run_cluster_controller
         case "status":
             from reconciler.cli.status import show_status
 

@@ -37,10 +37,11 @@ def settings(options: Options) -> Settings:
             linger=timedelta(seconds=options.linger_seconds),
             force_release=options.force_release,
             devfs=options.roots.devfs,
+            by_marks=options.command == "node",
         ),
         visibility=Visibility(options.processes),
     )
-    return found if options.command == "run" else replace(found, patience=PATIENCE_SECONDS)
+    return found if options.command in ("run", "node") else replace(found, patience=PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ class Format(Enum):
 class Options:
     """One command with all it takes; fields that a command doesn't have keep their defaults.
 
-    ``notes`` are things to tell the person before the command runs. ``file`` is "-" for standard input. Times
-    in seconds.
+    ``notes`` are things to tell the person before the command runs. ``file`` is "-" for standard input. An
+    empty ``kubeconfig`` or ``context`` means the usual one. Times in seconds.
     """
 
     command: str
@@ -41,6 +41,11 @@ class Options:
     timeout: float = 60.0
     resync_seconds: float = 60.0
     uevents: str = "kernel"
+    node_name: str = ""
+    kubeconfig: str = ""
+    context: str = ""
     metrics_listen: str = ""
+    probes_listen: str = ""
+    lease_namespace: str = ""
     log_format: str = "text"
     log_level: str = "info"

@@ -76,6 +76,26 @@ LESSONS = {
         example=("gpu-reconciler run -f /etc/gpu-reconciler/node.yaml --log-format json",),
         formats=(),
     ),
+    "node": Lesson(
+        summary="keep a cluster's node as wanted (daemon)",
+        about="Keeps this machine as its GpuNodeState wants it, as run does with a file: mirrors the object "
+        "into the state directory, follows that, and publishes the node's status. Goes on while the API server "
+        "is away. Ends at SIGTERM; allocations stay as they are.",
+        usage="--node-name NAME [options]",
+        exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
+        example=("gpu-reconciler node --node-name node-a --kubeconfig ~/.kube/config",),
+        formats=(),
+    ),
+    "controller": Lesson(
+        summary="give a cluster's claims to its nodes (daemon)",
+        about="Writes what ResourceClaims were allocated into the GpuNodeStates of their nodes, and numbers the "
+        "virtual functions. Any number of replicas may run; a Lease lets one do the work while it can. Needs no "
+        "GPU. Ends at SIGTERM; what was written stays.",
+        usage="[options]",
+        exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
+        example=("gpu-reconciler controller --kubeconfig ~/.kube/config --probes-listen 8081",),
+        formats=(),
+    ),
     "status": Lesson(
         summary="show what the agent last said",
         about="Shows conditions, GPUs, allocations and what waits, from the agent's status file. Says so "

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import re
 import signal
 import threading
@@ -14,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.node import agent_metrics
-from reconciler.node.agent import DESIRED, EVERYWHERE, FILES, PCI, Agent, Settings
+from reconciler.node.agent import DESIRED, EVERYWHERE, FILES, PCI, Agent, Pass, Settings
 from reconciler.node.apply_host import ApplyHost
 from reconciler.node.clock import Clock
+from reconciler.node.cluster_side import ClusterSide, Place
 from reconciler.node.desired_source import FileSource
 from reconciler.node.directories import make_directories, sweep_directories
 from reconciler.node.roots import Roots
+from reconciler.node.status_file import recall_status
 from reconciler.node.tables import load_tables
 from reconciler.node.workers import ThreadWorkers
+from reconciler.runtime.kube import measures
+from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.locks import FileLock
 from reconciler.runtime.loop import Loop
 from reconciler.runtime.metrics import Listen, Metrics, open_metrics
@@ -49,11 +54,22 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InCluster:
+    """The node that this machine is, and how to reach its API server: ``connect`` may raise ConfigError."""
+
+    node: str
+    connect: Callable[[Metrics], KubeClient]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """What to run. ``uevents`` None: don't listen to the kernel, only look every ``resync`` seconds."""
+    """What to run. ``uevents`` None: don't listen to the kernel, only look every ``resync`` seconds.
+
+    In a ``cluster`` the file is kept as the node's GpuNodeState says, else it is a person's.
+    """
 
     file: Path
-    cluster: bool
+    cluster: InCluster | None
     settings: Settings
     roots: Roots
     resync: float = 60.0
@@ -64,8 +80,8 @@ class RunConfig:
 def run(config: RunConfig) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP looks at everything anew. Returns the process's exit status.
 
-    Raises OSError where our directories, the lock or the metrics port can't be had. While another agent holds
-    the lock this one stands by and takes over when that one ends.
+    Raises OSError where our directories, the lock or the metrics port can't be had, and what connecting to a
+    cluster raises. While another agent holds the lock this one stands by and takes over when that one ends.
     """
     block_signals()
     dump_stacks_on()
@@ -73,9 +89,10 @@ def run(config: RunConfig) -> int:
     make_directories(config.roots)
     essentials = Essentials()
     with contextlib.ExitStack() as closing:
-        metrics = open_metrics(agent_metrics.DECLARED, config.metrics)
+        metrics = open_metrics((*agent_metrics.DECLARED, *measures.DECLARED), config.metrics)
         closing.callback(metrics.close)
-        daemon = _Daemon(config, metrics, essentials)
+        client = None if config.cluster is None else config.cluster.connect(metrics)
+        daemon = _Daemon(config, metrics, essentials, client)
         _calm_garbage_collection()
         essentials.start("agent", daemon.run)
         notifier.ready(f"following {config.file}")
@@ -117,8 +134,11 @@ def _calm_garbage_collection() -> None:
 class _Daemon:
     """The agent with all that wakes it. ``run`` is its thread; the other methods may come from any."""
 
-    def __init__(self, config: RunConfig, metrics: Metrics, essentials: Essentials) -> None:
+    def __init__(
+        self, config: RunConfig, metrics: Metrics, essentials: Essentials, client: KubeClient | None
+    ) -> None:
         self._config = config
+        self._client = client
         self._metrics = metrics
         self._essentials = essentials
         self._wakes = WakeSet()
@@ -133,12 +153,13 @@ class _Daemon:
         self._agent = Agent(
             config.settings,
             load_tables(config.roots.pci_ids),
-            FileSource(config.file, cluster=config.cluster),
+            FileSource(config.file, cluster=config.cluster is not None),
             self._host,
             self._workers,
             clock,
             metrics,
             late=lambda address: self._wakes.wake(f"{PCI}{address}"),
+            followed=self._followed,
         )
         self._loop = Loop(
             self._pass,
@@ -149,6 +170,7 @@ class _Daemon:
         )
         self._watcher = FileWatcher(self._interests())
         self._listener: UeventListener | None = None
+        self._side: ClusterSide | None = None
 
     def run(self) -> None:
         """Wait to be the only agent here, then run passes until told to stop."""
@@ -161,6 +183,7 @@ class _Daemon:
         try:
             sweep_directories(self._config.roots)
             self._listen()
+            self._join_cluster()
             self._loop.run()
         finally:
             self._close()
@@ -175,6 +198,8 @@ class _Daemon:
         """Begin nothing new and end."""
         self._stopping.set()
         self._loop.stop()
+        if self._side is not None:
+            self._side.stop()
         with self._host.stirred:
             self._host.stirred.notify_all()
 
@@ -191,6 +216,37 @@ class _Daemon:
         self._watcher.check()
         return self._agent.one_pass(topics)
 
+    def _followed(self, done: Pass) -> None:
+        if self._side is not None:
+            self._side.followed(done)
+
+    def _join_cluster(self) -> None:
+        """Only now that no other agent acts here: the file and the status have one writer."""
+        config = self._config
+        if config.cluster is None or self._client is None:
+            return
+        last = recall_status(Path(config.roots.status_file))
+        self._side = ClusterSide(
+            Place(
+                node=config.cluster.node,
+                file=config.file,
+                last_status=None if last is None else last.status,
+            ),
+            self._client,
+            metrics=self._metrics,
+            on_crash=self._essentials.crashed,
+            clock=Clock().monotonic,
+            rng=random.Random(),
+        )
+        self._essentials.start("cluster", self._side.run)
+        if self._stopping.is_set():
+            self._side.stop()
+
+    def _file_changed(self) -> None:
+        self._wakes.wake(DESIRED)
+        if self._side is not None:
+            self._side.file_changed()
+
     def _interests(self) -> tuple[Interest, ...]:
         def waking(topic: str) -> Callable[[], None]:
             return lambda: self._wakes.wake(topic)
@@ -198,7 +254,7 @@ class _Daemon:
         file, roots = self._config.file.absolute(), self._config.roots
         return (
             # "..data" is the link that Kubernetes swaps when a ConfigMap changes.
-            Interest(directory=file.parent, names=frozenset((file.name, "..data")), wake=waking(DESIRED)),
+            Interest(directory=file.parent, names=frozenset((file.name, "..data")), wake=self._file_changed),
             Interest(directory=Path(roots.cdi).absolute(), names=None, wake=waking(FILES)),
             Interest(directory=Path(roots.marks_dir).absolute(), names=None, wake=waking(FILES)),
         )

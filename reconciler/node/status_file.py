@@ -23,6 +23,18 @@ def read_status(path: Path) -> StatusFile:
     return decode_status(read_bounded(path, LARGEST_STATUS))
 
 
+def recall_status(path: Path) -> StatusFile | None:
+    """The status file as an earlier run left it, None where there is none to go by."""
+    try:
+        return read_status(path)
+    except FileRefused as error:
+        if not error.absent:
+            _log.warning("the last status can't be read, starting a new one: %s", error)
+    except StatusError as error:
+        _log.warning("the last status makes no sense, starting a new one: %s: %s", path, error)
+    return None
+
+
 class StatusWriter:
     """Writes the status file, and remembers the last status, also across restarts."""
 
@@ -30,20 +42,9 @@ class StatusWriter:
         self._path = path
         self._written_at: float | None = None
         self._content: tuple[NodeStatus, dict[str, str], dict[str, str]] | None = None
-        self.last: NodeStatus | None = None
-        self.released: Mapping[str, str] = {}
-        self._recall()
-
-    def _recall(self) -> None:
-        try:
-            file = read_status(self._path)
-        except FileRefused as error:
-            if not error.absent:
-                _log.warning("the last status can't be read, starting a new one: %s", error)
-        except StatusError as error:
-            _log.warning("the last status makes no sense, starting a new one: %s: %s", self._path, error)
-        else:
-            self.last, self.released = file.status, file.released_marks
+        recalled = recall_status(path)
+        self.last: NodeStatus | None = None if recalled is None else recalled.status
+        self.released: Mapping[str, str] = {} if recalled is None else recalled.released_marks
 
     def publish(self, status: NodeStatus, plan: Plan, clock: Clock) -> None:
         """Write the status unless the file says the same already and is fresh. A failure is only logged."""

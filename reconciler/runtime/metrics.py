@@ -158,7 +158,7 @@ class PrometheusMetrics:
                     )
                 case _:
                     assert_never(metric.kind)
-        self._server = _Server(listen, MetricsHandler.factory(registry))
+        self._server = HttpServer(listen, MetricsHandler.factory(registry))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True
         )
@@ -194,7 +194,9 @@ class PrometheusMetrics:
         self._thread.join()
 
 
-class _Server(ThreadingHTTPServer):
+class HttpServer(ThreadingHTTPServer):
+    """Answers requests in threads. Raises OSError if the address or port can't be had."""
+
     def __init__(self, listen: Listen, handler: type[BaseHTTPRequestHandler]) -> None:
         # Read by the base class: without an address, one socket for both families where the system can do it.
         self._both = not listen.host and has_dualstack_ipv6()

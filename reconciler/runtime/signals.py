@@ -87,6 +87,15 @@ class Essentials:
             self._threads.append(thread)
         thread.start()
 
+    def crashed(self, error: BaseException) -> None:
+        """Something that was started elsewhere, but is just as essential, has ended of an error."""
+        with self._lock:
+            if self._failed is None:
+                self._failed = repr(error)
+            too_early = not self._ending
+        if too_early:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def expect_end(self) -> None:
         """From now on threads may end."""
         with self._lock:

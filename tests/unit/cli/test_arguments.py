@@ -14,7 +14,11 @@ from reconciler.cli.teaching import LESSONS
 from reconciler.node.roots import Roots
 
 LINGER = "(allowed: whole seconds from 0 to 86400)"
-OWN = {"explain": ["gpu"], **{name: ["-f", "node.yaml"] for name in ("plan", "apply", "assert", "run")}}
+OWN = {
+    "explain": ["gpu"],
+    "node": ["--node-name", "a"],
+    **{name: ["-f", "node.yaml"] for name in ("plan", "apply", "assert", "run")},
+}
 
 
 def refused(words: list[str], environment: Mapping[str, str] | None = None) -> str:
@@ -29,7 +33,7 @@ def test_defaults(command: str) -> None:
     options = parse([command, *OWN.get(command, [])], {})
     assert (options.command, options.roots, options.notes) == (command, Roots(), ())
     assert options.format is (Format.YAML if command == "export" else Format.TABLE)
-    assert options.linger_seconds == (30 if command == "run" else 0)
+    assert options.linger_seconds == (30 if command in ("run", "node") else 0)
     assert (options.timeout, options.resync_seconds, options.processes) == (60, 60, "auto")
     assert options.force_release == frozenset()
 
@@ -164,3 +168,9 @@ def test_help_of_the_whole_names_every_command() -> None:
 def test_version() -> None:
     with pytest.raises(HelpAsked, match=r"^gpu-reconciler \S+\n$"):
         parse(["--version"], {})
+
+
+def test_the_node_comes_from_the_flag_or_the_environment() -> None:
+    assert parse(["node"], {"NODE_NAME": "b"}).node_name == "b"
+    assert parse(["node", "--node-name", "a"], {"NODE_NAME": "b"}).node_name == "a"
+    assert refused(["node"]).startswith("--node-name: is required, unless NODE_NAME says it")

@@ -7,17 +7,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from state.desired import resolve
+from state.desired import Origin, resolve
 from state.ids import DeviceName
 from state.manifest import API_VERSION, KIND
 from state.manifest_decoding import decode
-from state.observed import Changing, HealthCause, Observed, PfSeen, Sickness
-from state.planning import NOT_SYNCED
+from state.observed import Changing, HealthCause, Observed, PfSeen, Sickness, SriovSeen
+from state.outcomes import Outcome, Phase
+from state.planning import NOT_SYNCED, Blocked, Plan
 from state.records import Ownership
 from state.status import (
     NodeStatus,
     StatusError,
     StatusFile,
+    SummaryStatus,
     condition_of,
     decode_status,
     encode_status,
@@ -92,6 +94,24 @@ def test_work_to_do_is_said_before_it_is_done(machine: Observed) -> None:
     assert [step.action for step in status.plan.actions] == ["set quotas of 4 VFs (flex170_m4)"]
     (allocation,) = status.allocations
     assert (allocation.phase, allocation.since) == ("Converging", NOW)
+
+
+def test_the_numbers_of_the_columns(machine: Observed) -> None:
+    assert said(machine, {}).summary == SummaryStatus(gpus=1)
+    outcomes = [
+        Outcome(key=f"{origin.value}-{name}", name=name, origin=origin, phase=Phase.BLOCKED)
+        for name, origin in (("u1", Origin.CLAIM), ("u2", Origin.CLAIM), ("a", Origin.MANUAL))
+    ]
+    waiting = Plan(outcomes=tuple(outcomes), blocked=(Blocked(what="u2", why="u1 has it"),))
+    status = summarise(NOT_SYNCED, enabled(machine, 4), waiting, SourceState(), None, TABLES.profiles, "1.0", NOW)
+    assert status.summary == SummaryStatus(gpus=1, virtual_functions=4, claims=2, manual_allocations=1, blocked=1)
+
+
+def enabled(machine: Observed, count: int) -> Observed:
+    gpu = machine.gpus[only_gpu(machine)]
+    assert isinstance(gpu, PfSeen)
+    assert isinstance(gpu.sriov, SriovSeen)
+    return replace(machine, gpus={gpu.name: replace(gpu, sriov=replace(gpu.sriov, enabled=count))})
 
 
 def test_a_gpu_at_work_says_what_is_going_on(machine: Observed) -> None:

@@ -1,0 +1,189 @@
+"""The node agent's dealings with the API server: its own GpuNodeState in, the status and Events out.
+
+Nothing here holds the loop up. While the API server is away the machine goes on converging to the last file, and
+what changed meanwhile is published once, when it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.node.agent import Pass
+from reconciler.node.mirror import Mirror
+from reconciler.node.own_object import COLLECTION, create_own, path_of
+from reconciler.node.publisher import Publisher
+from reconciler.runtime.backoff import Backoff
+from reconciler.runtime.kube.cache import Cached, Key
+from reconciler.runtime.kube.client import KubeClient
+from reconciler.runtime.kube.errors import ApiError
+from reconciler.runtime.kube.event_bodies import EventType, Regarding
+from reconciler.runtime.kube.events import EventRecorder
+from reconciler.runtime.kube.reflector import Reflector, Timing
+from reconciler.runtime.kube.threads import OnCrash
+from reconciler.runtime.metrics import Metrics
+from reconciler.runtime.wakeups import WakeSet
+from state.happenings import Happening, happenings
+from state.manifest import API_VERSION, KIND
+from state.mirroring import OwnObject, decode_own
+from state.planning import NotSynced
+from state.status import NodeStatus
+
+CHECK_SECONDS = 10.0
+"""How often the file and the object are compared with what they should be although nothing was heard."""
+
+RETRY_SECONDS = 1.0
+"""When to try again to write the file: a disk that is full stays so for a while."""
+
+_TIMING = Timing(longest_wait=5.0)
+"""One object a node: the API server can bear to be asked again sooner than by those who watch everything."""
+
+_CHANGED = "changed"
+_CREATE = "create"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which node this is, the desired-state file to keep, and the status as it was before a restart."""
+
+    node: str
+    file: Path
+    last_status: NodeStatus | None = None
+
+
+class ClusterSide:
+    """Mirror and publisher of one node. ``run`` is their thread; the other methods may come from any."""
+
+    def __init__(
+        self,
+        place: Place,
+        client: KubeClient,
+        *,
+        metrics: Metrics,
+        on_crash: OnCrash,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._place, self._client, self._clock = place, client, clock
+        self._wakes = WakeSet()
+        self._backoff: Backoff[str] = Backoff(0.5, 30.0, rng)
+        self._reflector: Reflector[OwnObject] = Reflector(
+            client,
+            COLLECTION,
+            decode_own,
+            lambda _: self._heard(),
+            query=(("fieldSelector", f"metadata.name={place.node}"),),
+            on_crash=on_crash,
+            timing=_TIMING,
+            metrics=metrics,
+            clock=clock,
+            rng=rng,
+        )
+        self._mirror = Mirror(place.file, self._own)
+        self._publisher = Publisher(client, path_of(place.node), self._live, clock=clock, rng=rng)
+        self._events = EventRecorder(
+            client, "gpu.dra.intel.com/node", place.node, metrics=metrics, on_crash=on_crash, clock=clock
+        )
+        self._last = place.last_status
+
+    def followed(self, done: Pass) -> None:
+        """A pass of the agent is over."""
+        state = done.source.state
+        self._publisher.offer(done.status, None if state is None else state.metadata.uid)
+        told = () if isinstance(done.desired, NotSynced) else happenings(self._last, done.status)
+        if told:
+            sources = {} if state is None else {one.name: one.source for one in state.spec.allocations}
+            for happening in told:
+                self._tell(happening, sources)
+        if done.status != self._last:
+            self._last = done.status
+            self._wakes.wake(_CHANGED)
+
+    def file_changed(self) -> None:
+        """Somebody wrote the desired-state file, perhaps ourselves."""
+        self._wakes.wake(_CHANGED)
+
+    def run(self) -> None:
+        """Keep file, object and status in step until stopped."""
+        self._reflector.start()
+        self._events.start()
+        wait: float | None = 0.0
+        while not self._wakes.closed:
+            self._wakes.wait(wait)
+            if not self._wakes.closed:
+                wait = self._step()
+        self._reflector.stop()
+        self._events.stop()
+
+    def stop(self) -> None:
+        """End ``run`` soon; a request under way is left to itself."""
+        self._wakes.close()
+        self._client.close()
+
+    def _step(self) -> float:
+        written = self._mirror.check()
+        due = [CHECK_SECONDS if written else RETRY_SECONDS]
+        if self._is_missing():
+            due.append(self._create())
+        elif self._live() is not None:
+            self._backoff.succeeded(_CREATE)
+        soon = self._publisher.step()
+        if soon is not None:
+            due.append(soon)
+        return max(0.0, min(due))
+
+    def _heard(self) -> None:
+        # In the watch's own thread, as somebody waits for the file; a failure is seen to by ``run``.
+        self._mirror.check()
+        self._wakes.wake(_CHANGED)
+
+    def _live(self) -> Cached[OwnObject] | None:
+        return self._reflector.cache.entry(Key("", self._place.node))
+
+    def _own(self) -> OwnObject | None:
+        live = self._live()
+        return None if live is None else live.value
+
+    def _is_missing(self) -> bool:
+        reflector = self._reflector
+        known = self._live() is not None or reflector.cache.undecodable()
+        return reflector.synced.is_set() and not reflector.absent and not known
+
+    def _create(self) -> float:
+        """Returns in how many seconds to look again."""
+        now = self._clock()
+        if not self._backoff.ready(_CREATE, now):
+            return self._backoff.next_due(now) or 0.0
+        try:
+            create_own(self._client, self._place.node)
+        except ApiError as error:
+            if self._backoff.attempts(_CREATE) == 0:
+                _log.warning("can't create the GpuNodeState of this node: %s", error)
+            return max(self._backoff.failed(_CREATE, now), error.retry_after or 0.0)
+        # The watch tells of it; should it go at once again, that is tried again, but not in a hurry.
+        return self._backoff.failed(_CREATE, now)
+
+    def _tell(self, happening: Happening, sources: Mapping[str, str]) -> None:
+        kind = EventType.WARNING if happening.warning else EventType.NORMAL
+        if happening.about is None:
+            regarding = self._of_node()
+        else:
+            claim = happening.about
+            regarding = Regarding(
+                api_version=sources.get(claim.uid) or "resource.k8s.io/v1",
+                kind="ResourceClaim",
+                name=claim.name,
+                namespace=claim.namespace,
+                uid=claim.uid,
+            )
+        self._events.record(regarding, kind, happening.reason, happening.note, happening.action)
+
+    def _of_node(self) -> Regarding:
+        live = self._live()
+        uid = "" if live is None else live.uid
+        return Regarding(api_version=API_VERSION, kind=KIND, name=self._place.node, uid=uid)
