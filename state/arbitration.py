@@ -1,9 +1,10 @@
 """Who gets which GPU when wishes compete.
 
-Wishes are weighed in a fixed order: claims that hold devices, allocations already in force, then people's
-manual allocations, then new claims, each in the manifest's order. Whoever comes later and doesn't fit waits,
-and is told for whom. An override wins over all that is not in use. In a cluster new claims come before people's
-new wishes: what a scheduler has allocated can't be taken back, and people get a GPU once it is withdrawn.
+Wishes are weighed in a fixed order: claims that hold devices, allocations already in force (first those whose GPUs
+are still as they were given), then people's manual allocations, then new claims, each in the manifest's order.
+Whoever comes later and doesn't fit waits, and is told for whom. An override wins over all that is not in use. In a
+cluster new claims come before people's new wishes: what a scheduler has allocated can't be taken back, and people
+get a GPU once it is withdrawn.
 """
 
 from __future__ import annotations
@@ -194,10 +195,17 @@ class _Court:
         if entry.key in self.holding:
             return 0
         if self.in_force(entry):
-            return 1
+            return 1 if all(self._stands_as_given(device) for device in entry.devices) else 2
         if entry.origin is Origin.MANUAL:
-            return 4 if self.withdrawals.needed else 2
-        return 3
+            return 5 if self.withdrawals.needed else 3
+        return 4
+
+    def _stands_as_given(self, device: WantedDevice) -> bool:
+        """Whether the GPU is still in the mode it was given in: it may have been made over for others since."""
+        gpu = _settled(self.gpus.get(device.logical.pf))
+        if gpu is None or device.monitors or not isinstance(gpu.sriov, SriovSeen):
+            return True
+        return gpu.sriov.enabled == (0 if device.profile is None else device.profile.count)
 
     def hear(self, entry: Entry) -> None:
         """Serve the entry if all its devices can be had beside those served before; else it waits."""

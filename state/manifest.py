@@ -117,7 +117,7 @@ class VirtualFunctions(_Strict, frozen=True):
 
 
 class Override(_Strict, frozen=True):
-    """A person's word on one GPU; it wins over allocations, but never pulls a device that is in use."""
+    """A person's word on one GPU."""
 
     device: str
     """The GPU's name, as in status.devices: its PCI address and device id, 0000-b3-00-0-0x56c0."""
@@ -145,9 +145,9 @@ class ManualDevice(_Strict, frozen=True):
     """One device of a manual allocation. Equal devices of one allocation are listed once."""
 
     device: str
-    """What is given: GPU (all of it, to one user), GPU-shared (all of it, to several), GPU-MODE-vfI (virtual
-    function I, from 0, of the layout MODE, such as m4 or fs8) or GPU-monitor (to look on), where GPU is its
-    name in status.devices.
+    """What is given: <gpu> (all of it, to one user), <gpu>-shared (all of it, to several),
+    <gpu>-<mode>-vf<index> (one virtual function, from 0, of the layout <mode>, such as m4 or fs8) or
+    <gpu>-monitor (to look on). <gpu> is its name in status.devices.
     """
 
     memory: Bytes | None = None

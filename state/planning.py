@@ -27,7 +27,7 @@ from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
 from state.profiles import ProfileTable
 from state.readiness import Readiness
 from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
-from state.usage import Holders, LookFirst, Usage, Verdict, holders_of
+from state.usage import Holders, LookFirst, Places, Usage, Verdict, holders_of, without_places
 from state.wanted import WantedDevice
 from state.withdrawing import Withdrawals
 
@@ -278,7 +278,7 @@ class _Planning:
     def _plan_cdi(self, court: Arbitration, held: Held, *, unclear: bool) -> CdiPlan:
         readable = not isinstance(self.observed.ownership, Unreadable)
         kept = {Origin.CLAIM.key(uid) for uid in held.claims}
-        kept |= {entry.key for entry, _ in court.refused if entry.key in self.ownership.applied}
+        kept |= self._not_taken({entry.key for entry, _ in court.refused}, court)
         kept |= self._unseen().keys()
 
         def is_kept(key: str) -> bool:
@@ -292,6 +292,11 @@ class _Planning:
             devfs=self.options.devfs,
             kept=is_kept,
         )
+
+    def _not_taken(self, keys: set[str], court: Arbitration) -> set[str]:
+        """Those of ``keys`` that have what they were given before, none of it being another's by now."""
+        taken, applied = _places(court.served), self.ownership.applied
+        return {key for key in keys & applied.keys() if without_places(applied[key], taken) == applied[key]}
 
     def _unseen(self) -> dict[str, Unreadable]:
         """Allocations of GPUs that are not seen, but may be there: something at their address can't be read."""
@@ -437,10 +442,13 @@ class _Planning:
         """What was given out last: that of every entry served, and what may still be in use."""
         applied = {entry.key: entry.records for entry in court.served if entry.devices}
         files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
-        kept = self.wanted | {key_of(seen.name) for seen in files} | self._still_open(look)
+        filed = {key_of(seen.name) for seen in files}
+        kept = self.wanted | filed | self._still_open(look)
+        taken = _places(court.served)
         for key, record in self.ownership.applied.items():
-            if key in kept:
-                applied.setdefault(key, record)
+            left = record if key in filed else without_places(record, taken)
+            if key in kept and left:
+                applied.setdefault(key, left)
         return dict(sorted(applied.items()))
 
     def _still_open(self, look: set[DeviceName]) -> set[str]:
@@ -455,6 +463,16 @@ class _Planning:
                 if verdict is not None:
                     still_open.add(key)
         return still_open
+
+
+def _places(served: Iterable[Entry]) -> Places:
+    """The functions that entries are given, but for those they only look on."""
+    return {
+        (device.slot, device.record.profile): device.logical.use
+        for entry in served
+        for device in entry.devices
+        if not device.monitors
+    }
 
 
 def _touched(served: Iterable[Entry], gpus: Mapping[DeviceName, GpuPlan]) -> frozenset[str]:

@@ -15,7 +15,7 @@ class AppliedDevice(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     """A device given to an allocation: the logical name (VF index included) and the driver it had."""
 
     device: str
-    """Its logical name: GPU, GPU-shared, GPU-monitor or GPU-MODE-vfI."""
+    """Its logical name: <gpu>, <gpu>-shared, <gpu>-monitor or <gpu>-<mode>-vf<index>."""
 
     profile: str = ""
     """The VF layout it is part of, by full name. Absent: it is no VF."""

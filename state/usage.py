@@ -82,6 +82,23 @@ def gpus_of(record: Iterable[AppliedDevice]) -> frozenset[DeviceName]:
     return frozenset(logical.pf for _, logical in _readable(record))
 
 
+Places = Mapping[tuple[Slot, str], Use]
+"""Functions given out, by slot and VF profile ("" for the GPU itself): VF 0 of another layout is another one."""
+
+
+def without_places(record: tuple[AppliedDevice, ...], taken: Places) -> tuple[AppliedDevice, ...]:
+    """A record without what others have been given since; shares of one GPU go together."""
+    gone = {device for device, logical in _readable(record) if _is_taken(device, logical, taken)}
+    return tuple(device for device in record if device not in gone) if gone else record
+
+
+def _is_taken(device: AppliedDevice, logical: LogicalDevice, taken: Places) -> bool:
+    use = taken.get((slot_of(logical), device.profile))
+    if use is None or device.admin_access or logical.use is Use.MONITOR:
+        return False
+    return not use is logical.use is Use.SHARED
+
+
 def _readable(record: Iterable[AppliedDevice]) -> Iterator[tuple[AppliedDevice, LogicalDevice]]:
     for device in record:
         try:

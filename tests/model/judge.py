@@ -174,11 +174,16 @@ class Judge:
             for uid, nonce in nonces.items():
                 recorded = held.get(uid, {}).get("nonce")
                 self._require(recorded == nonce, f"nonce {nonce} of {uid} is echoed, but {recorded} is on record")
-        for uid in released:
+        for uid, nonce in released.items():
             key = f"claim-{uid}"
-            if key in self.grips:
+            if key in self.grips and nonce == self._nonce_of(uid):
                 self._require(key not in self.visible, f"{key} has devices open, but is released")
                 del self.grips[key]
+
+    def _nonce_of(self, uid: str) -> str:
+        """Of its mark as it is now: a later preparation is not released by an earlier release."""
+        mark = Path(self.bench.roots.marks_dir, f"{uid}.json")
+        return json.loads(mark.read_bytes())["nonce"] if mark.exists() else ""
 
     def _grip(self, entry: Mapping[str, object]) -> Grip:
         """What a Ready entry of the status has; that it truly has it. Raises Wrong."""
