@@ -244,6 +244,8 @@ class _Court:
         return self.withdrawals.objection(device.logical.pf)
 
     def _check_override(self, entry: Entry, device: WantedDevice, override: WantedOverride) -> None:
+        if entry.origin is Origin.CLAIM and self.withdrawals.objection(device.logical.pf) is not None:
+            return  # what was allocated before the GPU was withdrawn is not taken back
         because = f" ({override.reason})" if override.reason else ""
         pf = device.logical.pf
         if override.mode in (OverrideMode.DRAIN, OverrideMode.IGNORE) and not device.monitors:

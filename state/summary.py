@@ -134,9 +134,10 @@ def _ready(
             return answer(False, phase.value, first + more)
     if plan.blocked:
         return answer(False, "Blocked", f"{plan.blocked[0].what}: {plan.blocked[0].why}")
-    if plan.actions or _changing(observed):
+    if plan.actions or any(gpu.actions for gpu in _changing(observed)):
         return answer(False, "Converging", "changes are under way")
-    return answer(True, "Converged", f"{len(plan.outcomes)} allocations are ready")
+    count = len(plan.outcomes)
+    return answer(True, "Converged", f"{count} allocation{' is' if count == 1 else 's are'} ready")
 
 
 def _reconciling(

@@ -31,7 +31,7 @@ class FileSource:
         self._path = path
         self._cluster = cluster
         self._raw: bytes | None = None
-        self._sourced = Sourced(state=None, error=f"{path}: not read yet")
+        self._sourced = Sourced(state=None, error=None if cluster else f"{path}: not read yet")
 
     def latest(self) -> Sourced:
         """Read the file, unless it still has the same content."""
@@ -39,7 +39,9 @@ class FileSource:
             raw = read_bounded(self._path, LARGEST_FILE, follow=True)
         except FileRefused as error:
             self._raw = None
-            self._sourced = Sourced(state=self._sourced.state, error=str(error))
+            # The mirror has yet to write it, or is about to write it again: nobody has done anything wrong.
+            nothing_wrong = self._cluster and error.absent
+            self._sourced = Sourced(state=self._sourced.state, error=None if nothing_wrong else str(error))
             return self._sourced
         if raw != self._raw:
             self._raw = raw

@@ -12,7 +12,8 @@ from reconciler.runtime.files import sweep_temporaries
 
 def make_directories(roots: Roots) -> None:
     """Make what is missing. Raises OSError naming the directory."""
-    for path in (roots.status_dir, roots.marks_dir, os.path.dirname(roots.agent_lock), roots.state, roots.cdi):
+    desired, lock = os.path.dirname(roots.desired_file), os.path.dirname(roots.agent_lock)
+    for path in (roots.status_dir, roots.marks_dir, lock, roots.state, desired, roots.cdi):
         os.makedirs(path, mode=0o755, exist_ok=True)
 
 
@@ -21,3 +22,4 @@ def sweep_directories(roots: Roots) -> None:
     sweep(roots.cdi)
     sweep_temporaries(Path(roots.status_dir))
     sweep_temporaries(Path(roots.state))
+    sweep_temporaries(Path(roots.desired_file).parent)

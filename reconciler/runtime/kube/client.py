@@ -74,7 +74,7 @@ class KubeClient:
         self._warned: set[str] = set()
 
     def patience(self, *, retries: Retries, timeout: float) -> "KubeClient":
-        """A client over the same transport that waits differently; closing either closes only its own waits."""
+        """A client over the same transport that waits differently; closing one doesn't end the other's waits."""
         return KubeClient(
             self._transport,
             metrics=self._metrics,
@@ -138,8 +138,11 @@ class KubeClient:
             raise
 
     def close(self) -> None:
-        """End waits between retries, now and later: the calls under way raise their last error."""
+        """End waits between retries, now and later (calls under way raise their last error); drop idle
+        connections.
+        """
         self._closed.set()
+        self._transport.close()
 
     def _call(self, method: str, path: str, query: Query, body: bytes = b"", content_type: str = JSON) -> bytes:
         request = Request(
@@ -200,7 +203,7 @@ def _may_repeat(request: Request, error: ApiError) -> bool:
         case TooManyRequests():
             return error.retry_after is not None  # without: refused by a rule (a disruption budget), not for load
         case Unreachable():
-            return error.never_sent or request.method == "GET"
+            return error.never_sent or (request.method == "GET" and not error.silent)  # it has waited enough
         case ServerFault():
             return request.method == "GET"
         case _:

@@ -17,7 +17,7 @@ class NoToken:
     def header(self) -> str | None:
         return None
 
-    def renew(self) -> bool:
+    def renew(self, refused: str | None) -> bool:
         return False
 
 
@@ -34,46 +34,69 @@ class TokenFile:
         self._clock = clock
         self._every = every
         self._lock = threading.Lock()
-        self._token = read_token(path)
+        self._header = f"Bearer {read_token(path)}"
         self._read_at = clock()
 
     def header(self) -> str | None:
         with self._lock:
             if self._clock() - self._read_at >= self._every:
                 self._read_again()
-            return f"Bearer {self._token}"
+            return self._header
 
-    def renew(self) -> bool:
+    def renew(self, refused: str | None) -> bool:
         with self._lock:
-            before = self._token
-            self._read_again()
-            return self._token != before
+            if self._header == refused:
+                self._read_again()
+            return self._header != refused
 
     def _read_again(self) -> None:
         self._read_at = self._clock()
         try:
-            self._token = read_token(self._path)
+            self._header = f"Bearer {read_token(self._path)}"
         except (OSError, ValueError) as error:
             _log.warning("cannot read the token again, using the last one: %s", error)
 
 
 class Renewable:
-    """A header that a function tells, and may be made to look for anew; calls are serialised."""
+    """A header that a function tells, which may be made to look for it anew; calls are serialised.
 
-    def __init__(self, header: Callable[[], str | None], renew: Callable[[], None]) -> None:
-        self._header = header
+    Both functions may raise OSError or ValueError: then the last good header is used.
+    """
+
+    def __init__(self, header: Callable[[], str], renew: Callable[[], None]) -> None:
+        self._ask = header
         self._renew = renew
         self._lock = threading.Lock()
+        self._header = checked(header())
 
     def header(self) -> str | None:
         with self._lock:
-            return self._header()
+            return self._look(self._ask)
 
-    def renew(self) -> bool:
+    def renew(self, refused: str | None) -> bool:
         with self._lock:
-            before = self._header()
-            self._renew()
-            return self._header() != before
+            if self._look(self._ask) == refused:
+                self._look(self._ask_anew)
+            return self._header != refused
+
+    def _ask_anew(self) -> str:
+        self._renew()
+        return self._ask()
+
+    def _look(self, ask: Callable[[], str]) -> str:
+        try:
+            self._header = checked(ask())
+        except (OSError, ValueError) as error:
+            _log.warning("cannot renew the credentials, using the last ones: %s", error)
+        return self._header
+
+
+def checked(header: str) -> str:
+    """A header without the blanks around it; ValueError (which doesn't show it) if it can't be sent."""
+    stripped = header.strip()
+    if not stripped or not stripped.isascii() or not stripped.isprintable():
+        raise ValueError("the token is empty, or holds characters that no token can hold")
+    return stripped
 
 
 def read_token(path: Path) -> str:

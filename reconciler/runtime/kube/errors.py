@@ -102,7 +102,7 @@ class ServerFault(ApiError):
 class Unreachable(ApiError):
     """No answer. Whether a write was done is unknown, unless `never_sent`; `__cause__` is the transport's error.
 
-    `silent`: a connection that stood, but brought nothing for as long as was waited.
+    `silent`: a connection that stood, but brought nothing, or not all, in the time it was given.
     """
 
     def __init__(self, message: str, *, about: str = "", never_sent: bool = False, silent: bool = False) -> None:

@@ -132,7 +132,8 @@ class EventRecorder:
                     self._waiting.popitem(last=False)
                     dropped += 1
             self._changed.notify()
-        self._count("dropped", dropped)
+        if dropped:
+            self._count("dropped", dropped)
 
     def stop(self, flush: float = 1.0) -> None:
         """Send what is waiting for up to `flush` seconds, then end."""
@@ -232,8 +233,9 @@ class EventRecorder:
         attempts = waiting.attempts + 1
         if not passing or attempts >= self._restraint.attempts or self._ends_at is not None:
             self._count("failed")
-            if error.reason not in self._failures_logged:
-                self._failures_logged.add(error.reason)
+            kind = f"{type(error).__name__} {error.reason}"
+            if kind not in self._failures_logged:
+                self._failures_logged.add(kind)
                 _log.warning("an event could not be sent: %s", error)
             return
         due = self._clock() + max(error.retry_after or 0.0, 2.0**attempts * self._restraint.pace)

@@ -16,7 +16,6 @@ from urllib3.exceptions import (
     NewConnectionError,
     ProxyError,
     ReadTimeoutError,
-    SSLError,
 )
 
 from reconciler.runtime.kube.errors import Garbled, Unreachable
@@ -33,8 +32,8 @@ class Credentials(Protocol):
     def header(self) -> str | None:
         """The value now; None without a token (client certificates, anonymous)."""
 
-    def renew(self) -> bool:
-        """The server refused the last value: get a new one; False if there is nothing new to try."""
+    def renew(self, refused: str | None) -> bool:
+        """The server refused this value: get another one, unless there is one already; False if there is none."""
 
 
 class HttpTransport:
@@ -84,19 +83,19 @@ class HttpTransport:
         self._pool.clear()
 
     def _open(self, request: Request) -> urllib3.BaseHTTPResponse:
-        answer = self._ask(request)
-        if answer.status == 401 and self._credentials.renew():
+        authorization = self._credentials.header()
+        answer = self._ask(request, authorization)
+        if answer.status == 401 and self._credentials.renew(authorization):
             with _released(answer), _unreachable(request):
                 _read_until(answer, self._clock() + request.timeout, self._clock)
-            answer = self._ask(request)
+            answer = self._ask(request, self._credentials.header())
         return answer
 
-    def _ask(self, request: Request) -> urllib3.BaseHTTPResponse:
+    def _ask(self, request: Request, authorization: str | None) -> urllib3.BaseHTTPResponse:
         query = f"?{urlencode(request.query)}" if request.query else ""
         headers = {"Accept": request.accept, "User-Agent": self._user_agent}
         if request.body:
             headers["Content-Type"] = request.content_type
-        authorization = self._credentials.header()
         if authorization is not None:
             headers["Authorization"] = authorization
         with _unreachable(request):
@@ -210,16 +209,13 @@ def _unreachable(request: Request) -> Iterator[None]:
             str(cause) or type(cause).__name__,
             about=_about(request),
             never_sent=_never_sent(cause),
-            silent=isinstance(cause, ReadTimeoutError),
+            silent=isinstance(cause, ReadTimeoutError | TimeoutError),
         ) from error
 
 
 def _never_sent(error: BaseException) -> bool:
-    # A proxy that refuses the tunnel, a name without address, a refused or failed handshake: no request was
-    # written.
-    if isinstance(error, ProxyError):
-        return _never_sent(error.original_error)
-    return isinstance(error, NewConnectionError | ConnectTimeoutError | NameResolutionError | SSLError)
+    # A name without address, a refused connection, a proxy that gives no tunnel: no request has been written then.
+    return isinstance(error, NewConnectionError | ConnectTimeoutError | NameResolutionError | ProxyError)
 
 
 def _about(request: Request) -> str:

@@ -43,8 +43,11 @@ def choose(paths: tuple[Path, ...], context: str | None) -> Choice:
         names = ", ".join(sorted(_names(documents, "contexts"))) or "none"
         raise ConfigError(f"{source}: contexts: no {wanted!r} among them (there are: {names})")
     cluster, user = _text(found, "cluster"), _text(found, "user")
-    if _find(documents, "clusters", "cluster", cluster) is None:
+    there = _find(documents, "clusters", "cluster", cluster)
+    if there is None:
         raise ConfigError(f"{found.field}.cluster: {cluster!r} is not in the list of clusters")
+    if not _text(there, "server"):
+        raise ConfigError(f"{there.field}.server: is not set")
     entry = _find(documents, "users", "user", user) if user else None
     if user and entry is None:
         raise ConfigError(f"{found.field}.user: {user!r} is not in the list of users")

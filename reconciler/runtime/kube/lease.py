@@ -95,6 +95,7 @@ class Elector:
         self._thread: threading.Thread | None = None
         self._held_until = float("-inf")
         self._told = False
+        self._trouble = ""
         self._seen_version = ""
         self._seen_at = 0.0
 
@@ -117,13 +118,12 @@ class Elector:
 
     def _run(self) -> None:
         while not self._halt.is_set():
-            self._try()
-            self._tell()
+            self.attempt()
             self._halt.wait(self._pause())
-        if self.leading:
+        led, self._held_until = self.leading, float("-inf")
+        self._tell()  # before another one may begin
+        if led:
             self._give_back()
-        self._held_until = float("-inf")
-        self._tell()
 
     def _pause(self) -> float:
         # Chance only shortens, so that a renewal never comes late; and a lost lease is told as soon as it is lost.
@@ -137,17 +137,20 @@ class Elector:
             _log.info("leading" if leading else "not leading any more", extra={"lease": self._name})
             self._on_change(leading)
 
-    def _try(self) -> None:
+    def attempt(self) -> None:
+        """Try once to take or renew the lease: what the thread does all the time."""
         asked_at = self._clock()
         try:
-            held = self._take_or_renew()
+            if self._take_or_renew():
+                self._held_until = asked_at + self._times.renew_deadline
+            self._trouble = ""
         except (AlreadyExists, Conflict):
-            held = False  # somebody was faster; whether we still hold it shows next time
+            self._trouble = ""  # somebody was faster; whether we still hold it shows next time
         except ApiError as error:
-            _log.warning("cannot renew or read the lease: %s", error, extra={"lease": self._name})
-            held = False
-        if held:
-            self._held_until = asked_at + self._times.renew_deadline
+            if str(error) != self._trouble:  # say it once, not every other second
+                _log.warning("cannot read or renew the lease: %s", error, extra={"lease": self._name})
+            self._trouble = str(error)
+        self._tell()
 
     def _take_or_renew(self) -> bool:
         """Raises ApiError. False if somebody else holds the lease."""

@@ -1,6 +1,8 @@
 """Complete lists in pages, and the lines of a watch: the envelopes, not what is in them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -9,7 +11,10 @@ from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Expired, Garbled
 from reconciler.runtime.kube.transport import Query
 
+T = TypeVar("T")
+
 PAGE = 500
+"""Objects in one answer, as the API's own tools ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +28,10 @@ class Raw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """All objects at one resource version."""
+class Listing(Generic[T]):
+    """What was made of all objects, at one resource version."""
 
-    objects: tuple[Raw, ...]
+    objects: tuple[T, ...]
     resource_version: str
 
 
@@ -71,34 +76,43 @@ _object_decoder = msgspec.json.Decoder(_Object)
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def list_all(client: KubeClient, path: str, query: Query = (), *, page: int = PAGE) -> Listing:
+def list_all(
+    client: KubeClient, path: str, read: Callable[[Raw], T], query: Query = (), *, page: int = PAGE
+) -> Listing[T]:
     """Read a whole collection as of now, `page` objects a request; raises ApiError.
 
-    If the pages outlive the server's memory (410) it is all read again in one request.
+    Each object is given to `read` as it comes, so that no more than a page of bytes is held. If the pages
+    outlive the server's memory (410) it is all read again in one request.
     """
     try:
-        return _list_paged(client, path, query, page)
+        return _list_paged(client, path, read, query, page)
     except Expired:
-        return _list_paged(client, path, query, None)
+        return _list_paged(client, path, read, query, None)
 
 
-def _list_paged(client: KubeClient, path: str, query: Query, page: int | None) -> Listing:
+def _list_paged(
+    client: KubeClient, path: str, read: Callable[[Raw], T], query: Query, page: int | None
+) -> Listing[T]:
     limit: Query = () if page is None else (("limit", str(page)),)
-    objects: list[Raw] = []
-    token = ""
+    objects: list[T] = []
+    onwards: Query = ()
     while True:
-        onwards: Query = (("continue", token),) if token else ()
-        body = client.get(path, query + limit + onwards)
-        try:
-            decoded = _page_decoder.decode(body)
-            objects += [_raw(item) for item in decoded.items or ()]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Garbled(f"not a list: {error}", status=200, about=f"GET {path}") from error
-        if not decoded.metadata.resource_version:
-            raise Garbled("a list without metadata.resourceVersion", status=200, about=f"GET {path}")
-        if decoded.metadata.token == "":
-            return Listing(objects=tuple(objects), resource_version=decoded.metadata.resource_version)
-        token = decoded.metadata.token
+        metadata, raws = _read_page(client.get(path, query + limit + onwards), path)
+        objects += map(read, raws)
+        if not metadata.token:
+            return Listing(objects=tuple(objects), resource_version=metadata.resource_version)
+        onwards = (("continue", metadata.token),)
+
+
+def _read_page(body: bytes, path: str) -> tuple[_ListMetadata, list[Raw]]:
+    try:
+        page = _page_decoder.decode(body)
+        raws = [_raw(item) for item in page.items or ()]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Garbled(f"not a list: {error}", status=200, about=f"GET {path}") from error
+    if not page.metadata.resource_version:
+        raise Garbled("a list without metadata.resourceVersion", status=200, about=f"GET {path}")
+    return page.metadata, raws
 
 
 def read_watch_line(line: bytes, about: str) -> WatchLine:

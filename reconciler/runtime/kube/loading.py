@@ -15,8 +15,9 @@ from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from reconciler.runtime.kube.config import Cluster, ConfigError
 from reconciler.runtime.kube.credentials import NoToken, Renewable, TokenFile
 from reconciler.runtime.kube.http_transport import Credentials, HttpTransport
-from reconciler.runtime.kube.kubeconfig import choose
+from reconciler.runtime.kube.kubeconfig import Choice, choose
 
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,7 @@ def open_transport(cluster: Cluster, environment: Mapping[str, str], clock: Call
     _check_host(configuration.host, source)
     _check_certificates(configuration, source)
     _accept_no_verification(configuration, source)
-    _log_in_at_proxy(configuration)
+    _prepare_proxy(configuration, source)
     try:
         pool = ApiClient(configuration).rest_client.pool_manager
     except (urllib3.exceptions.HTTPError, ImportError, OSError, ValueError) as error:
@@ -45,8 +46,8 @@ def open_transport(cluster: Cluster, environment: Mapping[str, str], clock: Call
 def _load_pod(
     configuration: Configuration, mount: Path, environment: Mapping[str, str], clock: Callable[[], float]
 ) -> tuple[str, Credentials]:
-    source = f"service account in {mount}"
     token, authority = mount / "token", mount / "ca.crt"
+    source = f"service account ({token}, {authority})"
     try:
         credentials = TokenFile(token, clock)
         InClusterConfigLoader(  # type: ignore[no-untyped-call]
@@ -77,35 +78,54 @@ def _load_kubeconfig(
 ) -> Credentials:
     chosen = choose(paths, context)
     source = ":".join(map(str, paths))
+    token_file = _open_token_file(chosen, clock)
     try:
         merged = KubeConfigMerger(source).config  # type: ignore[no-untyped-call]
-        loader = KubeConfigLoader(merged, active_context=chosen.context)  # type: ignore[no-untyped-call]
+        # Without a base path files are looked for beside the kubeconfig that names them.
+        loader = KubeConfigLoader(  # type: ignore[no-untyped-call]
+            merged, active_context=chosen.context, config_base_path=None
+        )
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     except ConfigException as error:
         raise ConfigError(f"{source}: {error}") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{source}: {type(error).__name__}: {error}") from error
-    if chosen.token_file is not None:  # which the official loader would read only once
-        try:
-            return TokenFile(chosen.token_file, clock)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{chosen.user_field}.tokenFile: {error}") from error
+    if token_file is not None:
+        return token_file
     if chosen.plugin and not configuration.api_key and not configuration.cert_file:
         raise ConfigError(f"{chosen.user_field}.{chosen.plugin}: gave no credentials (its errors are in the log)")
     if not configuration.api_key:
         return NoToken()
-    return Renewable(
-        lambda: configuration.get_api_key_with_prefix("BearerToken"),
-        lambda: _load_again(loader, configuration),
-    )
+    try:
+        return Renewable(lambda: _header(configuration), lambda: _load_again(loader, configuration))
+    except ValueError as error:
+        raise ConfigError(f"{chosen.user_field}: {error}") from error
+
+
+def _open_token_file(chosen: Choice, clock: Callable[[], float]) -> TokenFile | None:
+    """The official loader would read it only once, and prefer a token beside it, where kubectl doesn't."""
+    if chosen.token_file is None:
+        return None
+    try:
+        return TokenFile(chosen.token_file, clock)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{chosen.user_field}.tokenFile: {error}") from error
+
+
+def _header(configuration: Configuration) -> str:
+    """What the loader has for the Authorization header; it renews what has expired. Raises OSError, ValueError."""
+    try:
+        return configuration.get_api_key_with_prefix("BearerToken") or ""
+    except ConfigException as error:
+        raise ValueError(str(error)) from error
 
 
 def _load_again(loader: KubeConfigLoader, configuration: Configuration) -> None:
-    """Run the credential plugin once more. Its failure leaves the last token, which the server then refuses."""
+    """Run the credential plugin once more. Raises OSError, ValueError."""
     try:
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
-    except (ConfigException, OSError, ValueError) as error:
-        _log.warning("cannot renew the credentials: %s", error)
+    except ConfigException as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_host(host: str, source: str) -> None:
@@ -135,10 +155,13 @@ def _accept_no_verification(configuration: Configuration, source: str) -> None:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # said once is enough
 
 
-def _log_in_at_proxy(configuration: Configuration) -> None:
-    """Send the user name and password of a proxy's URL, which urllib3 leaves to its caller."""
+def _prepare_proxy(configuration: Configuration, source: str) -> None:
+    """Check a proxy's URL, and send its user name and password, which urllib3 leaves to its caller."""
     if configuration.proxy:
         proxy = urlsplit(configuration.proxy)
+        if not proxy.hostname or proxy.scheme not in _PROXY_SCHEMES:
+            allowed = ", ".join(f"{scheme}://" for scheme in _PROXY_SCHEMES)
+            raise ConfigError(f"{source}: proxy {configuration.proxy!r} is not a URL with one of {allowed}")
         if proxy.username is not None:
             login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
             configuration.proxy_headers = urllib3.make_headers(proxy_basic_auth=login)

@@ -36,6 +36,8 @@ from reconciler.runtime.metrics import Metrics
 
 T = TypeVar("T")
 
+_LONGEST_OBEYED = 300.0  # seconds of a Retry-After: servers say 1, anything longer than this is a mistake
+
 _log = logging.getLogger(__name__)
 
 
@@ -119,13 +121,18 @@ class Reflector(Generic[T]):
         """Why the cache may be behind: the last failure, empty once a list or watch has succeeded."""
         return self._trouble
 
+    @property
+    def stopped(self) -> bool:
+        """Its thread has ended, or never begun."""
+        return self._thread is None or not self._thread.is_alive()
+
     def start(self) -> None:
         """Begin in a thread of its own. Once only."""
         if self._thread is not None:
             raise ValueError(f"{self._path}: this reflector has been started before")
         self._thread = start_thread(f"reflector {self._path}", self._run, self._on_crash)
 
-    def stop(self, wait: float = 1.0) -> None:
+    def stop(self, wait: float = 0.25) -> None:
         """End the watch and wait up to `wait` seconds for the thread.
 
         A watch ends at once. A thread in the midst of a list is left to its time-out: it changes nothing any more.
@@ -165,10 +172,10 @@ class Reflector(Generic[T]):
     def _wait_after(self, error: ApiError, lived: float) -> float:
         if lived >= self._timing.good_after and not self._trouble:
             self._backoff.succeeded(self._path)
-        self._absent = isinstance(error, NotFound)
+        self._absent = self._absent or isinstance(error, NotFound)
         wait = self._backoff.failed(self._path, self._clock())
         if error.retry_after is not None:
-            wait = max(wait, error.retry_after * (1 + 0.25 * self._rng.random()))
+            wait = max(wait, min(error.retry_after, _LONGEST_OBEYED) * (1 + 0.25 * self._rng.random()))
         level = logging.DEBUG if isinstance(error, Expired) else logging.WARNING
         if str(error) != self._trouble:  # say it once, not at every attempt
             _log.log(level, "cannot follow: %s", error, extra={"path": self._path, "again_in": round(wait, 3)})
@@ -177,11 +184,10 @@ class Reflector(Generic[T]):
 
     def _relist(self) -> None:
         self._count(RELISTS)
-        listing = list_all(self._client, self._path, self._query, page=self._page)
+        listing = list_all(self._client, self._path, self._read, self._query, page=self._page)
         if self._halt.is_set():
             return
-        seen = [self._read(raw) for raw in listing.objects]
-        for key in self.cache.replace(seen):
+        for key in self.cache.replace(listing.objects):
             self._on_change(key)
         self._position = listing.resource_version
         self._is_well()

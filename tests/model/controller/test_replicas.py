@@ -1,7 +1,7 @@
 """Several replicas with stale caches, an unreliable server, and people, nodes and a scheduler who never rest.
 
-Every spec that is written is judged at once: no entry of a living allocation may vanish, no index may move or be
-given twice, nothing may be written to an object whose node has not reported, no withdrawal may be confirmed that a
+Every spec that is written is judged at once: no entry of a living allocation may vanish, none that was removed may
+come back, no index may move or be given twice, nothing may be written to an object whose node has not reported, no withdrawal may be confirmed that a
 claim stands against. When all come to rest every node has exactly the entries of its claims.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -52,6 +52,7 @@ class Replicas(RuleBasedStateMachine):
         self.agents = {name: NodeOnPaper() for name in NODES}
         self.serial = itertools.count()
         self.steady: dict[tuple[str, str], dict[str, Any]] = {}
+        self.removed: set[tuple[str, str]] = set()
 
     @initialize(leading=st.sampled_from([(True, False), (True, True), (False, False)]))
     def begin(self, leading: tuple[bool, bool]) -> None:
@@ -85,6 +86,7 @@ class Replicas(RuleBasedStateMachine):
         share = {"shareID": f"share-{next(self.serial)}"} if mode else {}
         result = {"request": "gpu", "driver": "gpu.intel.com", "pool": node, "device": device, **share}
         config = [opaque(gpu_config("drm" if bad else "nvme"))]
+        self.removed.discard((uid, node))
         self.server.put_claim(raw_claim(uid, result, name=name, config=config))
 
     @rule(number=st.integers(0, 5), delete=st.booleans())
@@ -149,8 +151,12 @@ class Replicas(RuleBasedStateMachine):
             return
         if node in self.server.nodes:
             self.server.drop_node(node)
-            held = self.agents[node].held
-            self.steady = {key: entry for key, entry in self.steady.items() if key[1] != node or key[0] in held}
+            held = {uid: one["devices"] for uid, one in self.agents[node].held.items()}
+            self.steady = {
+                (uid, where): entry
+                for (uid, where), entry in self.steady.items()
+                if where != node or held.get(uid) == self.given(entry)
+            }
         else:
             self.make_node(node)
 
@@ -244,15 +250,17 @@ class Replicas(RuleBasedStateMachine):
         for (uid, node), was in self.steady.items():
             if node == name:
                 assert uid in entries, f"{uid} lost its entry"
-                assert self.slots(entries[uid]) == self.slots(was), f"{uid} has moved"
+                assert self.given(entries[uid]) == self.given(was), f"{uid} has moved"
+        there = {entry["name"] for entry in before["spec"].get("allocations", ())}
+        assert not {(uid, name) for uid in entries.keys() - there} & self.removed, "what others removed came back"
+        self.removed |= {(uid, name) for uid in there - entries.keys()}
         living = self.allocated(name)
         if before["spec"].get("adoptedUID") != spec["adoptedUID"]:
             self.judge_adoption(before, entries, living)
         self.judge_withdrawals(name, before, spec, living)
         for uid, result in living.items():
-            if uid in entries and [each["device"] for each in entries[uid].get("devices", ())] == [
-                result["device"]
-            ]:
+            given = [(each["device"], each.get("shareID", "")) for each in entries.get(uid, {}).get("devices", ())]
+            if given == [(result["device"], result.get("shareID", ""))]:
                 self.steady[uid, name] = entries[uid]
 
     def judge_adoption(
@@ -261,7 +269,7 @@ class Replicas(RuleBasedStateMachine):
         for held in before["status"]["allocations"]:
             result = living.get(held["name"])
             if result and [result.get("shareID", "")] == [device["shareId"] for device in held["devices"]]:
-                assert [self.applied(device) for device in entries[held["name"]]["devices"]] == held["devices"]
+                assert self.given(entries[held["name"]]) == held["devices"]
 
     def judge_withdrawals(
         self, name: str, before: dict[str, Any], spec: dict[str, Any], living: dict[str, dict[str, Any]]
@@ -275,7 +283,10 @@ class Replicas(RuleBasedStateMachine):
             assert device not in {result["device"] for result in living.values()}
 
     def slots(self, entry: dict[str, Any]) -> list[str]:
-        return [self.applied(device)["device"] for device in entry.get("devices", ())]
+        return [applied["device"] for applied in self.given(entry)]
+
+    def given(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        return [self.applied(device) for device in entry.get("devices", ())]
 
     def applied(self, device: dict[str, Any]) -> dict[str, Any]:
         vf = device.get("virtualFunction")
@@ -335,5 +346,9 @@ class Replicas(RuleBasedStateMachine):
 
 TestReplicas = pytest.mark.slow(Replicas.TestCase)
 TestReplicas.settings = settings(
-    max_examples=150, stateful_step_count=80, suppress_health_check=[HealthCheck.too_slow], deadline=None
+    max_examples=60,
+    stateful_step_count=60,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+    deadline=None,
 )

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.node.desired_source import FileSource, read_desired
+from reconciler.node.desired_source import FileSource, Sourced, read_desired
 from reconciler.runtime.files import FileRefused
 from state.manifest_decoding import ManifestError
 
@@ -57,3 +57,10 @@ def test_reading_once_raises(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("kind: Pod")
     with pytest.raises(ManifestError):
         read_desired(tmp_path / "node.yaml", cluster=False)
+
+
+def test_in_a_cluster_a_file_that_is_not_there_yet_is_nobodys_mistake(tmp_path: Path) -> None:
+    source = FileSource(tmp_path / "node.json", cluster=True)
+    assert source.latest() == Sourced(state=None)
+    (tmp_path / "node.json").write_text("{")
+    assert source.latest().error is not None

@@ -1,12 +1,21 @@
-"""Kubeconfig files and certificates for tests."""
+"""Kubeconfig files and certificates for tests, and clients made of them."""
 
 import base64
 import json
 import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+
+from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
+from reconciler.runtime.kube.config import Cluster, connect
+
+NOWHERE: Mapping[str, str] = {}
+"""An environment that names no cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +48,9 @@ class Certificates:
 
 def make_certificates() -> Certificates:
     authority = trustme.CA()
-    return Certificates(authority=authority, client=authority.issue_cert("tester@example.org", common_name="tester"))
+    return Certificates(
+        authority=authority, client=authority.issue_cert("tester@example.org", common_name="tester")
+    )
 
 
 def encoded(data: bytes) -> str:
@@ -66,3 +77,30 @@ def kubeconfig(
     path = directory / name
     path.write_text(json.dumps(document))
     return path
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def connected(
+    kubeconfig: Path | None = None,
+    *,
+    environment: Mapping[str, str] = NOWHERE,
+    service_account: Path = Path("/nonexistent"),
+    context: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[KubeClient]:
+    cluster = Cluster(
+        user_agent="tester/1", kubeconfig=kubeconfig, context=context, service_account=service_account
+    )
+    client = connect(cluster, environment=environment, retries=NO_RETRIES, timeout=10, clock=clock)
+    try:
+        yield client
+    finally:
+        client.close()

@@ -96,6 +96,13 @@ def test_only_reads_are_repeated_when_nobody_knows_what_happened(answer: Answer)
     assert len(writes.asked) == 1
 
 
+def test_a_server_that_was_silent_is_not_waited_for_again() -> None:
+    replies = Replies(answer=in_turn(Unreachable("timed out", silent=True)))
+    with pytest.raises(Unreachable):
+        KubeClient(replies, retries=FAST).get("/a")
+    assert len(replies.asked) == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 415, 422])
 def test_refusals_are_final(status: int) -> None:
     replies = Replies(answer=in_turn(Response(status=status)))

@@ -1,67 +1,31 @@
 """Ways to reach an API server and to prove who one is, against servers that check."""
 
+import json
 import logging
-import os
 import stat
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
-from reconciler.runtime.kube.config import Cluster, ConfigError, connect
+from reconciler.runtime.kube.config import ConfigError
 from reconciler.runtime.kube.errors import Unauthorized, Unreachable
-from tests.unit.runtime.kube.following import SWIFT
-from tests.unit.runtime.kube.kubeconfigs import Certificates, encoded, kubeconfig, make_certificates
-from tests.unit.runtime.kube.wire_server import Answer, Asked, Connection, always, chunk, chunked, reply, serving
-from reconciler.runtime.kube.reflector import Reflector
-from reconciler.runtime.kube.cache import Key
+from tests.unit.runtime.kube.kubeconfigs import (
+    Certificates,
+    Clock,
+    connected,
+    encoded,
+    kubeconfig,
+    make_certificates,
+)
+from tests.unit.runtime.kube.wire_server import Answer, Asked, Connection, always, reply, serving
 
-NOWHERE: Mapping[str, str] = {}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture(scope="module")
 def certificates() -> Certificates:
     return make_certificates()
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@contextmanager
-def connected(
-    kubeconfig: Path | None = None,
-    *,
-    environment: Mapping[str, str] = NOWHERE,
-    service_account: Path = Path("/nonexistent"),
-    context: str | None = None,
-    clock: Clock | None = None,
-) -> Iterator[KubeClient]:
-    cluster = Cluster(
-        user_agent="tester/1", kubeconfig=kubeconfig, context=context, service_account=service_account
-    )
-    client = connect(
-        cluster, environment=environment, retries=NO_RETRIES, timeout=10, **({"clock": clock} if clock else {})
-    )
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def test_a_server_of_a_private_authority(certificates: Certificates, tmp_path: Path) -> None:
@@ -79,19 +43,18 @@ def test_a_server_nobody_vouches_for_is_not_spoken_to(certificates: Certificates
     other: dict[str, object] = {"certificate-authority-data": encoded(make_certificates().authority_pem)}
     with serving(always(reply(200)), certificates.server_context()) as server:
         for cluster in ({}, other):
-            with connected(kubeconfig(tmp_path, server.url, cluster=cluster)) as client:
-                with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED") as caught:
-                    client.get("/api")
-                assert caught.value.never_sent
+            distrusting = connected(kubeconfig(tmp_path, server.url, cluster=cluster))
+            with distrusting as client, pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                client.get("/api")
     assert server.asked == []
 
 
 def test_a_server_of_another_name(certificates: Certificates, tmp_path: Path) -> None:
     cluster: dict[str, object] = {"certificate-authority-data": encoded(certificates.authority_pem)}
     with serving(always(reply(200)), certificates.server_context("kubernetes.example")) as server:
-        with connected(kubeconfig(tmp_path, server.url, cluster=cluster)) as client:
-            with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
-                client.get("/api")
+        unnamed = connected(kubeconfig(tmp_path, server.url, cluster=cluster))
+        with unnamed as client, pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            client.get("/api")
         named = {**cluster, "tls-server-name": "kubernetes.example"}
         with connected(kubeconfig(tmp_path, server.url, cluster=named)) as client:
             client.get("/api")
@@ -123,9 +86,9 @@ def test_a_client_certificate(certificates: Certificates, tmp_path: Path) -> Non
         for user in users:
             with connected(kubeconfig(tmp_path, server.url, cluster=cluster, user=user)) as client:
                 assert client.get("/api") == b"[]"
-        with connected(kubeconfig(tmp_path, server.url, cluster=cluster)) as client:
-            with pytest.raises(Unreachable):
-                client.get("/api")
+        without = connected(kubeconfig(tmp_path, server.url, cluster=cluster))
+        with without as client, pytest.raises(Unreachable):
+            client.get("/api")
 
 
 def expecting(*tokens: str) -> Answer:
@@ -155,7 +118,11 @@ def test_a_token_file_is_read_again_after_a_minute_and_at_once_when_refused(tmp_
     token.write_text("first\n")
     clock = Clock()
     good = ["Bearer first"]
-    with serving(lambda asked, connection: expecting(*good)(asked, connection)) as server:
+
+    def check(asked: Asked, connection: Connection) -> None:
+        expecting(*good)(asked, connection)  # those good now
+
+    with serving(check) as server:
         path = kubeconfig(tmp_path, server.url, user={"tokenFile": "token", "token": "other"})
         with connected(path, clock=clock) as client:
             client.get("/api")
@@ -198,7 +165,10 @@ def test_within_a_pod(certificates: Certificates, tmp_path: Path) -> None:
 
 def test_a_kubeconfig_asked_for_counts_more_than_the_pod(tmp_path: Path) -> None:
     pod = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
-    with serving(always(reply(200))) as server, connected(kubeconfig(tmp_path, server.url), environment=pod) as client:
+    with (
+        serving(always(reply(200))) as server,
+        connected(kubeconfig(tmp_path, server.url), environment=pod) as client,
+    ):
         client.get("/api")
 
 
@@ -218,6 +188,20 @@ def test_the_default_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         kubeconfig(tmp_path / ".kube", server.url)
         with connected() as client:
             client.get("/api")
+
+
+def test_another_context_than_the_current_one(tmp_path: Path) -> None:
+    with serving(always(reply(200, b"1"))) as one, serving(expecting("Bearer t")) as two:
+        path = kubeconfig(tmp_path, one.url)
+        document = json.loads(path.read_text())
+        document["contexts"].append({"name": "second", "context": {"cluster": "two", "user": "other"}})
+        document["clusters"].append({"name": "two", "cluster": {"server": two.url}})
+        document["users"].append({"name": "other", "user": {"token": "t"}})
+        path.write_text(json.dumps(document))
+        with connected(path) as client:
+            assert client.get("/api") == b"1"
+        with connected(path, context="second") as client:
+            assert client.get("/api") == b"{}"
 
 
 def plugin(directory: Path, script: str) -> dict[str, object]:
@@ -249,35 +233,9 @@ print(json.dumps({{"apiVersion": "client.authentication.k8s.io/v1", "kind": "Exe
 
 
 def test_a_credential_plugin_that_fails_is_an_error_that_names_it(tmp_path: Path) -> None:
-    path = kubeconfig(tmp_path, "http://127.0.0.1:1", user=plugin(tmp_path, "import sys; sys.exit('no smartcard')"))
-    with pytest.raises(ConfigError, match=r"config: users\[name=me\]\.user\.exec: gave no credentials"):
-        with connected(path):
-            pass
-
-
-def pass_on(target: int) -> Answer:
-    """Be an HTTP proxy for one tunnel or plain requests, to a port of this machine."""
-
-    def proxy(asked: Asked, connection: Connection) -> None:
-        if asked.method != "CONNECT":
-            connection.say(reply(200, b"by proxy"))
-            return
-        import socket
-
-        with socket.create_connection(("127.0.0.1", target)) as upstream:
-            connection.say(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_copy, args=(upstream, connection.sock))
-            back.start()
-            _copy(connection.sock, upstream)
-            upstream.shutdown(socket.SHUT_RDWR)
-            back.join(10)
-
-    return proxy
-
-
-def _copy(source: "socket.socket", sink: "socket.socket") -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        return
+    path = kubeconfig(
+        tmp_path, "http://127.0.0.1:1", user=plugin(tmp_path, "import sys; sys.exit('no smartcard')")
+    )
+    told = r"config: users\[name=me\]\.user\.exec: gave no credentials"
+    with pytest.raises(ConfigError, match=told), connected(path):
+        pass

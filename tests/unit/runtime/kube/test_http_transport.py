@@ -1,6 +1,7 @@
 """HTTP as it is on the wire, with servers that break off, fall silent, dawdle or talk nonsense."""
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -147,14 +148,21 @@ def test_a_silent_server_is_given_up() -> None:
 
 
 def test_a_trickle_ends_at_the_deadline() -> None:
+    hours = itertools.count(0.0, 3600.0)
+
     def dawdle(asked: Asked, connection: Connection) -> None:
         connection.say(chunked())
-        while not server.over.wait(0.02):
+        while not server.over.wait(0.01):
             connection.say(chunk(b"x"))
 
-    with connected(dawdle) as (transport, server):
-        error = failure(lambda: transport.send(BRIEF))
+    with serving(dawdle) as server:
+        slow = HttpTransport(
+            urllib3.PoolManager(), server.url, NoToken(), user_agent="tester/1", clock=lambda: next(hours)
+        )
+        error = failure(lambda: slow.send(GET))
+        slow.close()
     assert "not complete in time" in str(error)
+    assert error.silent
 
 
 def test_lines_come_one_by_one_however_they_are_cut() -> None:
@@ -202,7 +210,8 @@ def test_a_half_open_stream_is_given_up() -> None:
         connection.say(chunked() + chunk(b"one\n"))
         fall_silent(asked, connection)
 
-    with connected(tell) as (transport, _), transport.stream(BRIEF) as stream:
+    patient = Request(method="GET", path="/api", timeout=0.5)
+    with connected(tell) as (transport, _), transport.stream(patient) as stream:
         lines = iter(stream)
         assert next(lines) == b"one"
         assert failure(lambda: next(lines)).silent
@@ -243,7 +252,8 @@ class Rotating:
     def header(self) -> str | None:
         return f"Bearer {self.tokens[0]}"
 
-    def renew(self) -> bool:
+    def renew(self, refused: str | None) -> bool:
+        assert refused == self.header()
         if len(self.tokens) == 1:
             return False
         del self.tokens[0]

@@ -97,8 +97,8 @@ class WireServer:
                 return
             sock.settimeout(10)
             thread = threading.Thread(target=self._serve, args=(sock, len(self._threads)))
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def end(self) -> None:
         self.over.set()
@@ -133,9 +133,9 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[WireS
         try:
             yield server
         finally:
-            server.end()
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join(10)
+            server.end()
 
 
 def always(*answers: bytes) -> Answer:

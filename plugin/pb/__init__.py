@@ -1,0 +1,1 @@
+"""Messages of the gRPC services, generated from proto/ by hack/gen-proto."""

@@ -1,0 +1,106 @@
+"""Which generation of dynamic resource allocation a cluster speaks: a table, of which discovery picks a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from reconciler.runtime.kube.client import KubeClient
+from reconciler.runtime.kube.errors import Garbled, NotFound
+from state.dra.deciding import decide
+from state.dra.node_view import Decision, NodeView
+from state.dra.resource_claims import ClaimReader, ClaimRef
+
+GROUP: Final = "resource.k8s.io"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEnd:
+    """One row: where claims are, how they are read, and what is decided from them.
+
+    ``unless`` is a resource whose presence means that another row is to be taken for this version.
+    """
+
+    version: str
+    reader: ClaimReader
+    decide: Callable[[NodeView], Decision] = decide
+    unless: str = ""
+
+    @property
+    def source(self) -> str:
+        """The API version, as entries name it."""
+        return f"{GROUP}/{self.version}"
+
+    @property
+    def claims_path(self) -> str:
+        """All claims of the cluster."""
+        return f"/apis/{GROUP}/{self.version}/resourceclaims"
+
+    def claim_path(self, ref: ClaimRef) -> str:
+        """One claim. Names come from objects that people may have edited, so they are quoted."""
+        namespace, name = quote(ref.namespace, safe=""), quote(ref.name, safe="")
+        return f"/apis/{GROUP}/{self.version}/namespaces/{namespace}/resourceclaims/{name}"
+
+
+FRONT_ENDS: Final = (
+    FrontEnd(version="v1", reader=ClaimReader()),
+    FrontEnd(version="v1beta2", reader=ClaimReader()),
+    FrontEnd(version="v1beta1", reader=ClaimReader()),
+    FrontEnd(version="v1alpha3", reader=ClaimReader(admin_access_in_spec=True), unless="podschedulingcontexts"),
+)
+"""Best first. 1.31's v1alpha3 is structured unless its classic mode is switched on."""
+
+
+class NoFrontEnd(Exception):
+    """The cluster serves no version of resource.k8s.io that is in the table (yet)."""
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Group(msgspec.Struct):
+    versions: list[_Version]
+
+
+class _Resource(msgspec.Struct):
+    name: str
+
+
+class _Resources(msgspec.Struct):
+    resources: list[_Resource]
+
+
+_Answer = TypeVar("_Answer", _Group, _Resources)
+
+
+def discover(client: KubeClient) -> FrontEnd:
+    """The first row that the cluster serves. Raises NoFrontEnd and ApiError."""
+    try:
+        group = _decode(client.get(f"/apis/{GROUP}"), _Group, f"/apis/{GROUP}")
+    except NotFound as error:
+        raise NoFrontEnd(f"the API server does not serve {GROUP}") from error
+    served = {version.version for version in group.versions}
+    for row in FRONT_ENDS:
+        if row.version in served and _serves(client, row):
+            return row
+    known = ", ".join(row.version for row in FRONT_ENDS)
+    raise NoFrontEnd(f"the API server serves {GROUP} as {', '.join(sorted(served))}; known here: {known}")
+
+
+def _serves(client: KubeClient, row: FrontEnd) -> bool:
+    """Some versions hold other resources only (from 1.34 on v1alpha3 does)."""
+    path = f"/apis/{GROUP}/{row.version}"
+    names = {resource.name for resource in _decode(client.get(path), _Resources, path).resources}
+    return "resourceclaims" in names and row.unless not in names
+
+
+def _decode(body: bytes, kind: type[_Answer], path: str) -> _Answer:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Garbled(f"not what discovery answers: {error}", status=200, about=f"GET {path}") from error

@@ -1,0 +1,152 @@
+"""What the controller knows of the cluster: claims by node, and the GpuNodeStates, each as last heard of.
+
+It costs the same to hear of a change, and to look up a node, however big the cluster is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Final
+
+from state.dra.node_object import NodeObject
+from state.dra.resource_claims import Claim, ClaimRef
+
+DOUBT: Final = 120.0
+"""Seconds for which claims are doubted that may have gone unnoticed: longer than a watch can hang unnoticed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A GpuNodeState straight from the server, newer than what the cache had (``instead_of``) at that time."""
+
+    node: NodeObject
+    instead_of: str | None
+
+
+class Knowledge:
+    """Filled by reflectors, read by workers: all methods may be called from any thread.
+
+    Of claims only those are kept that have devices of ours.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._claims: dict[ClaimRef, Claim] = {}
+        self._by_node: defaultdict[str, set[ClaimRef]] = defaultdict(set)
+        self._nodes: dict[str, NodeObject] = {}
+        self._answers: dict[str, _Answer] = {}
+        self._lost: dict[str, dict[str, float]] = {}
+        self._missed: dict[str, float] = {}
+
+    def take_claim(self, ref: ClaimRef, claim: Claim | None) -> frozenset[str]:
+        """Take in a claim as it is now, None if it is gone; returns the nodes it matters to."""
+        with self._lock:
+            return self._take_claim(ref, claim)
+
+    def keep_claims(self, present: Container[ClaimRef]) -> frozenset[str]:
+        """Forget all claims but these; returns the nodes it matters to."""
+        with self._lock:
+            gone = [ref for ref in self._claims if ref not in present]
+            return frozenset().union(*(self._take_claim(ref, None) for ref in gone))
+
+    def take_node(self, name: str, node: NodeObject | None) -> bool:
+        """Take in a GpuNodeState as it is now; True if there may be something to do about it."""
+        with self._lock:
+            before = self._nodes.get(name)
+            if node is None:
+                self._nodes.pop(name, None)
+                self._answers.pop(name, None)
+                self._lost.pop(name, None)
+                self._missed.pop(name, None)
+                return before is not None
+            self._note_lost_entries(name, before, node)
+            self._nodes[name] = node
+            return before is None or before.signature != node.signature
+
+    def take_answer(self, node: NodeObject) -> None:
+        """Take in what the server just answered about a GpuNodeState: it counts until the cache has moved on.
+
+        The answer to a write based on what the cache had is newer than that; nothing can lie between the two.
+        """
+        with self._lock:
+            cached = self._nodes.get(node.name)
+            self._note_lost_entries(node.name, self._newest(node.name), node)
+            instead_of = None if cached is None else cached.resource_version
+            self._answers[node.name] = _Answer(node=node, instead_of=instead_of)
+
+    def node(self, name: str) -> NodeObject | None:
+        """The newest GpuNodeState known."""
+        with self._lock:
+            return self._newest(name)
+
+    def claims_on(self, node: str) -> tuple[Claim, ...]:
+        """Claims with devices on a node, by UID."""
+        with self._lock:
+            claims = [self._claims[ref] for ref in self._by_node.get(node, ())]
+        return tuple(sorted(claims, key=lambda claim: claim.uid))
+
+    def unsure(self, node: str) -> frozenset[str]:
+        """Claims whose entries have been removed lately.
+
+        Our cache of claims may be further behind than whoever removed them: it is no reason to put them back.
+        """
+        with self._lock:
+            return frozenset(self._lost.get(node, ()))
+
+    def doubtful(self, node: str) -> bool:
+        """Whether entries may have come and gone on this node lately without our seeing them.
+
+        Then the same goes for all claims there: each spec has a generation, and some were missed.
+        """
+        with self._lock:
+            return self._clock() - self._missed.get(node, float("-inf")) < DOUBT
+
+    def sizes(self) -> tuple[int, int]:
+        """How many GpuNodeStates there are, and how many claims with devices of ours."""
+        with self._lock:
+            return len(self._nodes), len(self._claims)
+
+    def _take_claim(self, ref: ClaimRef, claim: Claim | None) -> frozenset[str]:
+        before = self._claims.get(ref)
+        nodes = claim.nodes if claim else frozenset()
+        old_nodes = before.nodes if before else frozenset()
+        for node in old_nodes - nodes:
+            self._by_node[node].discard(ref)
+            if not self._by_node[node]:
+                del self._by_node[node]
+        for node in nodes - old_nodes:
+            self._by_node[node].add(ref)
+        if claim is not None and nodes:
+            self._claims[ref] = claim
+        elif before is not None:
+            del self._claims[ref]
+        return frozenset() if before == claim else old_nodes | nodes
+
+    def _newest(self, name: str) -> NodeObject | None:
+        cached, answer = self._nodes.get(name), self._answers.get(name)
+        if answer is None:
+            return cached
+        if (None if cached is None else cached.resource_version) == answer.instead_of:
+            return answer.node
+        del self._answers[name]
+        return cached
+
+    def _note_lost_entries(self, name: str, before: NodeObject | None, now: NodeObject) -> None:
+        at = self._clock()
+        specs = now.generation - (before.generation if before and before.uid == now.uid else 0)
+        if specs > 1:
+            self._missed[name] = at
+        if before is None:
+            return
+        present = {entry.name for entry, _ in now.entries}
+        gone = {entry.name for entry, _ in before.entries} - present
+        if not gone and name not in self._lost:
+            return
+        lost = self._lost.pop(name, {}) | dict.fromkeys(gone, at)
+        lost = {uid: since for uid, since in lost.items() if at - since < DOUBT and uid not in present}
+        if lost:
+            self._lost[name] = lost

@@ -1,0 +1,255 @@
+"""What the controller does about one node: the projection of all claims' allocations into its GpuNodeState.
+
+Any number of replicas may decide at the same time, each from caches of its own age. What keeps them right:
+- A write is accepted only by the very object and version it was decided from.
+- A cache is reason enough to add an entry, never to change or remove one: that takes a live look at the claim.
+- Equal knowledge gives equal writes, and what needs no change is written back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from state.dra.indexes import NoIndexLeft, choose_indexes, with_indexes
+from state.dra.node_object import Entry, EntryDevice, NodeObject, SeenRefusal
+from state.dra.node_view import (
+    Decision,
+    NeedsListing,
+    NeedsLiveLook,
+    NodeView,
+    Nothing,
+    Refused,
+    SpecWrite,
+    WaitUntil,
+)
+from state.dra.projection import ProjectedDevice, Projection, project
+from state.dra.resource_claims import Claim, ClaimRef
+from state.dra.withdrawals import Withdrawals, judge_withdrawals, useful_listing
+from state.manifest import API_VERSION, KIND
+
+
+def decide(view: NodeView) -> Decision:
+    """The next step for one node. Deterministic: it depends on nothing but ``view``."""
+    state = view.state
+    if state is None:
+        return Nothing(why=("the node has no GpuNodeState",))
+    if state.deleting:
+        return Nothing(why=("its GpuNodeState is being deleted",))
+    if not state.reported:
+        return Nothing(why=("the node has not reported yet",))
+    doubts = _doubts(view, state)
+    unseen = {ref: why for ref, why in doubts.items() if ref not in view.looks}
+    if unseen:
+        return NeedsLiveLook(refs=tuple(sorted(unseen)), why=tuple(unseen[ref] for ref in sorted(unseen)))
+    unknown = {ref: look.failed for ref in doubts if (look := view.looks[ref]).failed}
+    if unknown and not state.adopted:
+        return Nothing(why=tuple(f"can't look at {ref}: {unknown[ref]}" for ref in sorted(unknown)), retry=True)
+    return _write(view, state, _Known.of(view, state, doubts, unknown))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What is known once all doubts have been looked into.
+
+    ``projections`` are of claims that have devices here; ``kept`` are entries of claims about which nothing could
+    be found out, to be written back as they are.
+    """
+
+    projections: tuple[Projection, ...]
+    kept: tuple[Entry, ...]
+    unknown: Mapping[ClaimRef, str]
+    claimed: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, view: NodeView, state: NodeObject, doubts: Iterable[ClaimRef], unknown: Mapping[ClaimRef, str]
+    ) -> _Known:
+        claims = {claim.uid: claim for claim in _heard_of(view, state)}
+        for ref in doubts:
+            claims = {uid: claim for uid, claim in claims.items() if claim.ref != ref}
+            live = view.looks[ref].claim
+            if live is not None and live.on(view.node):
+                claims[live.uid] = live
+        kept = tuple(entry for entry, _ in state.entries if _ref(entry) in unknown and entry.name not in claims)
+        devices = {result.device for claim in claims.values() for result in claim.on(view.node)}
+        devices |= {device.device for entry in kept for device in entry.devices}
+        return cls(
+            projections=tuple(project(claims[uid], view.node, view.table) for uid in sorted(claims)),
+            kept=kept,
+            unknown=unknown,
+            claimed=frozenset(devices),
+        )
+
+
+def _heard_of(view: NodeView, state: NodeObject) -> tuple[Claim, ...]:
+    """Claims here by the cache, and by the list that is to decide a withdrawal."""
+    listing = useful_listing(view, state)
+    listed = () if listing is None else listing.claims
+    return tuple(claim for claim in (*listed, *view.claims) if claim.on(view.node))
+
+
+def _doubts(view: NodeView, state: NodeObject) -> dict[ClaimRef, str]:
+    """Claims to be looked at before anything is done, and why."""
+    doubts: dict[ClaimRef, str] = {}
+    cached = {claim.uid: claim for claim in view.claims if claim.on(view.node)}
+    entries = {entry.name: entry for entry, _ in state.entries}
+    for uid, entry in entries.items():
+        if uid not in cached:
+            doubts[_ref(entry)] = f"{_ref(entry)} seems to have no devices here any more"
+        elif not _same(entry, project(cached[uid], view.node, view.table)):
+            doubts[_ref(entry)] = doubts[cached[uid].ref] = f"{_ref(entry)} seems to have other devices now"
+    for uid, claim in cached.items():
+        if uid not in entries and (view.cautious or uid in view.unsure):
+            doubts[claim.ref] = f"{claim.ref} may have gone while this was decided"
+    for claim in _heard_of(view, state):
+        if claim != cached.get(claim.uid):
+            doubts[claim.ref] = f"{claim.ref} has changed since all claims were listed"
+    for ref in () if state.adopted else _held_on_node(state, cached):
+        doubts[ref] = f"{ref} is on the node, and in no cache"
+    return doubts
+
+
+def _held_on_node(state: NodeObject, cached: Mapping[str, Claim]) -> Iterable[ClaimRef]:
+    """Claims that a node still serves whose GpuNodeState was lost."""
+    for allocation in state.allocations:
+        namespace, slash, name = allocation.claim.partition("/")
+        if allocation.origin == "claim" and allocation.name not in cached and slash:
+            yield ClaimRef(namespace, name)
+
+
+def _ref(entry: Entry) -> ClaimRef:
+    return ClaimRef(entry.claim_namespace, entry.claim_name)
+
+
+def _same(entry: Entry, projection: Projection) -> bool:
+    """Whether the entry is this projection, whatever VFs it was given and whichever API version it came from."""
+    return (
+        _ref(entry) == projection.ref
+        and entry.refused == projection.refused
+        and entry.config == dict(projection.config)
+        and len(entry.devices) == len(projection.devices)
+        and all(map(_same_device, entry.devices, projection.devices))
+    )
+
+
+def _same_device(device: EntryDevice, projected: ProjectedDevice) -> bool:
+    function = device.virtual_function
+    if projected.layout is None:
+        return device == projected.device
+    if function is None or function.profile != projected.layout.name or function.index >= projected.layout.count:
+        return False
+    return device == msgspec.structs.replace(projected.device, virtual_function=function)
+
+
+def _write(view: NodeView, state: NodeObject, known: _Known) -> Decision:
+    wanted, held_back = _entries(view, state, known)
+    certain = not known.unknown and not held_back
+    withdrawals = judge_withdrawals(view, state, known.claimed, certain=certain)
+    changes = _changes(state, wanted, withdrawals)
+    if changes:
+        return _spec_write(state, wanted, withdrawals, changes)
+    waits = tuple(f"{device} is to be withdrawn" for device in withdrawals.pending)
+    if not certain:
+        why = (*(f"can't look at {ref}: {why}" for ref, why in sorted(known.unknown.items())), *held_back)
+        return Nothing(why=why, retry=True)
+    if withdrawals.wait is not None:
+        return WaitUntil(at=withdrawals.wait, why=waits)
+    if withdrawals.list_after is not None:
+        return NeedsListing(after=withdrawals.list_after, why=waits)
+    return Nothing(why=("all is as it should be",))
+
+
+def _entries(view: NodeView, state: NodeObject, known: _Known) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """The entries to stand in the spec by UID, and those claims that have to wait for theirs.
+
+    Too many claims for a layout: somebody's entry must be about to go. While that can't be found out the claim
+    waits; else it is refused, as long as it is so.
+    """
+    indexes, without = choose_indexes(state, known.projections, known.kept)
+    entries = {entry.name: entry for entry in known.kept}
+    held_back: list[str] = []
+    for projection in known.projections:
+        full = without.get(projection.uid)
+        if full is None:
+            entries[projection.uid] = _entry(projection, view.source, with_indexes(projection, indexes))
+        elif known.unknown:
+            held_back.append(f"{projection.ref}: {full.reason}")
+        else:
+            entries[projection.uid] = _refused_entry(projection, view.source, full)
+    return entries, tuple(held_back)
+
+
+def _entry(projection: Projection, source: str, devices: tuple[EntryDevice, ...]) -> Entry:
+    return Entry(
+        name=projection.uid,
+        claim_namespace=projection.ref.namespace,
+        claim_name=projection.ref.name,
+        source=source,
+        devices=devices,
+        config=dict(projection.config),
+        refused=projection.refused,
+    )
+
+
+def _refused_entry(projection: Projection, source: str, full: NoIndexLeft) -> Entry:
+    refused = SeenRefusal(path=full.path, reason=full.reason)
+    return msgspec.structs.replace(_entry(projection, source, ()), config={}, refused=refused)
+
+
+def _changes(state: NodeObject, wanted: Mapping[str, Entry], withdrawals: Withdrawals) -> tuple[str, ...]:
+    """What a write would change, in words; empty: nothing."""
+    there = {entry.name: entry for entry, _ in state.entries}
+    changes = [] if state.adopted else [f"adopt object {state.uid}"]
+    changes += [f"remove {_ref(entry)} ({uid})" for uid, entry in sorted(there.items()) if uid not in wanted]
+    for uid, entry in sorted(wanted.items()):
+        if uid not in there:
+            changes.append(f"add {_ref(entry)} ({uid})")
+        elif not _equal(there[uid], entry):
+            changes.append(f"change {_ref(entry)} ({uid})")
+    old, new = state.confirmed, withdrawals.confirmed
+    changes += [f"confirm the withdrawal of {device}" for device in sorted(new) if new[device] != old.get(device)]
+    changes += [f"forget the withdrawal of {device}" for device in sorted(old) if device not in new]
+    return tuple(changes)
+
+
+def _equal(before: Entry, after: Entry) -> bool:
+    """Replicas may read claims in different API versions: that alone is no difference."""
+    return before == msgspec.structs.replace(after, source=before.source)
+
+
+def _spec_write(
+    state: NodeObject,
+    wanted: Mapping[str, Entry],
+    withdrawals: Withdrawals,
+    changes: tuple[str, ...],
+) -> SpecWrite:
+    there = {entry.name: (entry, raw) for entry, raw in state.entries}
+    order = [*(uid for uid in there if uid in wanted), *sorted(uid for uid in wanted if uid not in there)]
+    allocations: list[msgspec.Raw] = []
+    refused: list[Refused] = []
+    for uid in order:
+        entry, before = wanted[uid], there.get(uid)
+        unchanged = before is not None and _equal(before[0], entry)
+        allocations.append(before[1] if before and unchanged else msgspec.Raw(msgspec.json.encode(entry)))
+        if entry.refused is not None and not unchanged:
+            refused.append(Refused(uid=uid, ref=_ref(entry), refusal=entry.refused))
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": state.name, "uid": state.uid, "resourceVersion": state.resource_version},
+        "spec": {
+            "adoptedUID": state.uid,
+            "allocations": allocations,
+            "withdrawalsConfirmed": withdrawals.confirmed,
+        },
+    }
+    return SpecWrite(
+        body=msgspec.json.encode(body),
+        names=frozenset(order),
+        confirmed=withdrawals.confirmed,
+        refused=tuple(refused),
+        why=changes,
+    )
