@@ -219,6 +219,11 @@ class UsersSeen:
     hidden: str | None = None
 
 
+def why_unseen(gpu: PfSeen) -> str | None:
+    """Why nobody can tell who has a GPU's VFs open although processes can be seen: which nodes are theirs?"""
+    return f"its VFs can't be read: {gpu.sriov}" if isinstance(gpu.sriov, Unreadable) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CdiFileSeen:
     """A CDI spec file of ours: its bytes, or why they can't be read."""

@@ -222,8 +222,6 @@ class _Planning:
                     return why
             if device.monitors:
                 return None
-            if device.slot.is_vf and (unread := self._unread_vfs(device.logical.pf)) is not None:
-                return str(unread)  # so nobody can tell either who has them open
             layout = self.layouts.get(device.logical.pf)
             if device.profile is not None and (layout is None or layout.profile != device.profile.name):
                 return None  # the VF that is wanted has yet to be made
@@ -237,10 +235,6 @@ class _Planning:
             withdrawals=self.withdrawals,
         )
         return arbitrate(self.desired, self.observed.gpus, self.table, standing, still_open)
-
-    def _unread_vfs(self, pf: DeviceName) -> Unreadable | None:
-        gpu = self.observed.gpus.get(pf)
-        return gpu.sriov if isinstance(gpu, PfSeen) and isinstance(gpu.sriov, Unreadable) else None
 
     def _not_looked_at(self) -> Iterable[DeviceName]:
         gpus = self.observed.gpus

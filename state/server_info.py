@@ -20,8 +20,8 @@ DriverName = Annotated[
 ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.]+\Z", max_length=63)]
 
 
-class ServerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One version of resource.k8s.io, and what a kubelet of that release calls."""
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One version of resource.k8s.io, and what a kubelet of that release calls. Unknown newer fields are ignored."""
 
     format_version: int = SERVER_INFO_FORMAT
 

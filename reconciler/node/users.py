@@ -19,7 +19,7 @@ from reconciler.node import sysfs
 from reconciler.node.device_nodes import VFIO_CONTROL
 from reconciler.node.roots import Roots
 from state.ids import DeviceName, Slot
-from state.observed import DeviceNode, FunctionSeen, OpenNode, PfSeen, SriovSeen, UsersSeen
+from state.observed import DeviceNode, FunctionSeen, OpenNode, PfSeen, SriovSeen, UsersSeen, why_unseen
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO of the kernel's proc_ns.h: the namespace that contains all others."""
@@ -62,7 +62,10 @@ def users_of(
         for slot, openers in found.items()
     }
     return {
-        gpu.name: UsersSeen(by_slot={slot: users[slot] for slot, _ in _slots(gpu) if slot in users}, hidden=hidden)
+        gpu.name: UsersSeen(
+            by_slot={slot: users[slot] for slot, _ in _slots(gpu) if slot in users},
+            hidden=hidden or why_unseen(gpu),
+        )
         for gpu in gpus
     }
 

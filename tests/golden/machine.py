@@ -44,6 +44,7 @@ from state.observed import (
     Unreadable,
     UsersSeen,
     VfSeen,
+    why_unseen,
     with_origins,
 )
 from state.planning import Memory, Options
@@ -107,7 +108,10 @@ class Machine:
             slot = Slot(pf=DeviceName(pf), vf=int(vf) if vf else -1)
             if slot.pf in users:
                 users[slot.pf][slot] = (OpenNode(pid=123, command=str(command), path="/dev/dri/renderD128"),)
-        return {pf: UsersSeen(by_slot=by_slot, hidden=hidden) for pf, by_slot in users.items()}
+        gpus = {pf: gpu.last if isinstance(gpu, Changing) else gpu for pf, gpu in observed.gpus.items()}
+        return {
+            pf: UsersSeen(by_slot=by_slot, hidden=hidden or why_unseen(gpus[pf])) for pf, by_slot in users.items()
+        }
 
     def cdi(self, contents: Mapping[str, bytes]) -> tuple[CdiFileSeen, ...] | Unreadable:
         """The CDI directory; ``contents`` has by key what each served entry's file should be."""

@@ -99,6 +99,8 @@ class Judge:
     """Addresses of GPUs that a worker is at, or about to be."""
     drained: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By address of a drained GPU, the keys of allocations that had something of it before."""
+    confirmed: Mapping[str, str] = field(default_factory=dict)
+    """The withdrawals that the controller has confirmed, by GPU name."""
     working: bool = False
     """A worker acts, on a plan of some pass before."""
 
@@ -161,7 +163,7 @@ class Judge:
         for entry in entries:
             grip = self._grip(entry)
             self._require_exclusive(grip)
-            self._check_drained(grip)
+            self._check_drained(grip, status.get("withdrawn", {}))
             self.ready[grip.key] = grip
             self.given.setdefault(grip.key, set()).update(part.gpu for part in grip.parts if part.use != "monitor")
 
@@ -255,10 +257,16 @@ class Judge:
                         fits = mine.goes_with(theirs)
                         self._require(fits, f"{grip.key} is Ready with {mine}, which {other.key} has")
 
-    def _check_drained(self, grip: Grip) -> None:
+    def _check_drained(self, grip: Grip, withdrawn: Mapping[str, str]) -> None:
+        """Nobody new on a drained GPU; in a cluster from when the controller has confirmed its withdrawal."""
+        tokens = {Part.of(device).gpu: (device, token) for device, token in withdrawn.items()}
         for part in grip.parts:
-            if part.use != "monitor" and part.gpu in self.drained:
-                self._require(grip.key in self.drained[part.gpu], f"{grip.key} is Ready on {part.gpu}: drained")
+            if part.use == "monitor" or part.gpu not in self.drained or grip.key in self.drained[part.gpu]:
+                continue
+            device, token = tokens.get(part.gpu, ("", ""))
+            confirmed = not self.cluster or self.confirmed.get(device) == token
+            self._require(not confirmed, f"{grip.key} is Ready on {part.gpu}: drained")
+            self.drained = {**self.drained, part.gpu: self.drained[part.gpu] | {grip.key}}
 
     # -- users ---------------------------------------------------------------------------------------------
 

@@ -391,9 +391,23 @@ def test_vfs_of_others_are_taken_over_only_by_name(world: World) -> None:
 def test_a_drained_gpu_takes_nobody_new(world: World) -> None:
     use(world, "a", M2)
     world.wanted.overrides = {GPUS[FLEX]: {"mode": "Drain"}}
+    want(world, a=M2)
+    world.quiesce()
+    world.controller_answers()
     want(world, a=M2, b=M2B)
     world.quiesce()
     assert (phase(world, "a"), phase(world, "b")) == ("Ready", "Blocked")
+
+
+def test_a_claim_allocated_before_its_gpu_is_withdrawn_is_served(node: World) -> None:
+    node.wanted.overrides = {GPUS[FLEX]: {"mode": "Drain"}}
+    want(node, a=M2)
+    node.quiesce()
+    assert phase(node, "a") == "Ready"
+    node.controller_answers()
+    want(node, a=M2, b=M2B)
+    node.quiesce()
+    assert (phase(node, "a"), phase(node, "b")) == ("Ready", "Blocked")
 
 
 def test_paused_means_nothing_happens(world: World) -> None:

@@ -265,6 +265,7 @@ class World:
                 may_hold.add(self.parts_of(uid))
         self.bench.file.write_text(json.dumps(self.wanted.manifest(cluster=self.cluster)))
         self.file_is_good = True
+        self.judge.confirmed = self.wanted.confirmed
 
     def controller_answers(self) -> bool:
         """The controller confirms the withdrawals it finds in the status; whether there was anything new."""

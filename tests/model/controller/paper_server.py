@@ -22,16 +22,17 @@ Ref = tuple[str, str]
 
 @dataclass
 class Fault:
-    """What befalls one request: an answer instead of the deed, or the deed without its answer."""
+    """What befalls one request whose path holds `only`: an answer instead of the deed, or the deed without one."""
 
     status: int = 0
     lost_answer: bool = False
+    only: str = "/"
 
 
 @dataclass
 class PaperServer:
     """Objects as JSON values. `on_spec` hears of each spec that a write is about to change; the last of
-    `before_write` is called before the next write is judged, the last of `faults` befalls the next request.
+    `before_write` is called before the next write is judged, the first of `faults` that fits befalls a request.
     """
 
     on_spec: Callable[[str, dict[str, Any], dict[str, Any]], None]
@@ -71,7 +72,9 @@ class PaperServer:
         """Answer one request, unless a fault was ordered."""
         if request.method != "GET" and self.before_write:
             self.before_write.pop()()
-        fault = self.faults.pop() if self.faults else Fault()
+        fault = next((fault for fault in self.faults if fault.only in request.path), None) or Fault()
+        if fault in self.faults:
+            self.faults.remove(fault)
         if fault.status:
             return self._status(fault.status, "a fault")
         response = self._handle(request)

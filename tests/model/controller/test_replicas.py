@@ -1,8 +1,9 @@
 """Several replicas with stale caches, an unreliable server, and people, nodes and a scheduler who never rest.
 
 Every spec that is written is judged at once: no entry of a living allocation may vanish, none that was removed may
-come back, no index may move or be given twice, nothing may be written to an object whose node has not reported, no withdrawal may be confirmed that a
-claim stands against. When all come to rest every node has exactly the entries of its claims.
+come back, no index may move or be given twice, nothing may be written to an object whose node has not reported, no
+withdrawal may be confirmed that a claim stands against. When all come to rest every node has exactly the entries of
+its claims.
 """
 
 import itertools
@@ -225,9 +226,32 @@ class Replicas(RuleBasedStateMachine):
         for replica in self.replicas:
             replica.wake()
 
-    @rule(fault=st.sampled_from([(500, False), (429, False), (403, False), (0, True)]))
-    def fail(self, fault: tuple[int, bool]) -> None:
-        self.server.faults.append(Fault(status=fault[0], lost_answer=fault[1]))
+    @rule(status=st.sampled_from([500, 429, 403, 0]), times=st.integers(1, 3), looks=st.booleans())
+    def fail(self, status: int, times: int, looks: bool) -> None:
+        """The next requests fail, or (status 0) are done without an answer; with `looks` those for one claim."""
+        only = "/namespaces/" if looks else "/"
+        self.server.faults += [Fault(status=status, lost_answer=not status, only=only)] * times
+
+    @rule(replica=replicas, first=nodes)
+    def claims_watch_hangs(self, replica: int, first: str) -> None:
+        """A replica that hears nothing of claims any more goes on with what it has."""
+        for _ in range(2):
+            self.replicas[replica].hear("node")
+            for _ in NODES:
+                self.replicas[replica].work()
+            self.replicas[replica].list()
+            self.pass_time(1.1)
+            self.report(first, prepare=False)
+
+    @rule(node=nodes, replica=replicas)
+    def replace_the_object(self, node: str, replica: int) -> None:
+        """It is deleted and made again, and reported before anybody else does anything."""
+        if node in self.server.nodes:
+            self.lose_the_object(node, really=2)
+            self.make_node(node)
+            self.report(node, prepare=False)
+            self.replicas[replica].hear("node")
+            self.replicas[replica].work()
 
     @rule(replica=replicas, number=st.integers(0, 5), act=st.integers(0, 2), node=nodes)
     def come_between(self, replica: int, number: int, act: int, node: str) -> None:

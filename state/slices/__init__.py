@@ -1,0 +1,1 @@
+"""ResourceSlices: what a node offers to schedulers, decided from its status and its manifest."""
