@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from state.actions import SetNumVfs
 from state.desired import Origin, resolve
 from state.ids import DeviceName
 from state.manifest import API_VERSION, KIND
@@ -117,13 +118,23 @@ def enabled(machine: Observed, count: int) -> Observed:
 def test_a_gpu_at_work_says_what_is_going_on(machine: Observed) -> None:
     gpu = machine.gpus[only_gpu(machine)]
     assert isinstance(gpu, PfSeen)
-    busy = Changing(last=gpu, doing="turning off 16 VFs", since=NOW)
+    action = SetNumVfs(pf=gpu.name, address=gpu.function.address, count=0, profile="")
+    busy = Changing(last=gpu, doing="turning off 16 VFs", since=NOW, actions=(action,))
     status = said(replace(machine, gpus={gpu.name: busy}), {})
     reconciling = condition_of(status, "Reconciling")
     assert reconciling is not None
     assert (reconciling.status, reconciling.message) == ("True", f"{FLEX}: turning off 16 VFs")
     assert status.devices[0].changing == "turning off 16 VFs"
     assert conditions(status)["Ready"] == ("False", "Converging")
+
+
+def test_a_gpu_that_others_are_slow_to_let_us_read_is_no_change_of_ours(machine: Observed) -> None:
+    gpu = machine.gpus[only_gpu(machine)]
+    assert isinstance(gpu, PfSeen)
+    slow = Changing(last=gpu, doing="another process is changing it", since=NOW)
+    status = said(replace(machine, gpus={gpu.name: slow}), {})
+    assert status.devices[0].changing == "another process is changing it"
+    assert conditions(status)["Ready"] == ("True", "Converged")
 
 
 def only_gpu(machine: Observed) -> DeviceName:

@@ -95,7 +95,10 @@ class TestWriting:
         assert again.refused == ()
 
     def test_the_reasons_are_told(self) -> None:
-        assert written(view(node({}), vf_claim("a"))).why == ("adopt object node-uid", "add ml/c-a (a)")
+        assert written(view(node({}), vf_claim("a"), looks=looks(vf_claim("a")))).why == (
+            "adopt object node-uid",
+            "add ml/c-a (a)",
+        )
 
 
 class TestRemoving:
@@ -221,20 +224,28 @@ class TestAdoption:
         write = written(view(node({})))
         assert spec_of(write)["adoptedUID"] == "node-uid"
 
+    def test_trusts_no_cache(self) -> None:
+        assert isinstance(decide(view(node({}), vf_claim("a"))), NeedsLiveLook)
+
     def test_gives_claims_on_the_node_their_indexes_first(self) -> None:
         state = node({}, reports(held("z", 0), held("y", 2)))
         claims = [vf_claim(uid) for uid in "abyz"]
-        assert indexes(written(view(state, *claims))) == {"a": [1], "b": [3], "y": [2], "z": [0]}
+        assert indexes(written(view(state, *claims, looks=looks(*claims)))) == {
+            "a": [1],
+            "b": [3],
+            "y": [2],
+            "z": [0],
+        }
 
     def test_looks_for_claims_on_the_node_that_no_cache_has(self) -> None:
         state = node({}, reports(held("z", 0)))
         assert isinstance(decide(view(state, vf_claim("a"))), NeedsLiveLook)
-        found = looks(vf_claim("z"))
+        found = looks(vf_claim("a"), vf_claim("z"))
         assert indexes(written(view(state, vf_claim("a"), looks=found))) == {"a": [1], "z": [0]}
 
     def test_waits_until_all_of_them_could_be_found(self) -> None:
         state = node({}, reports(held("z", 0)))
-        decision = decide(view(state, vf_claim("a"), looks=looks(failed=[vf_claim("z")])))
+        decision = decide(view(state, vf_claim("a"), looks=looks(vf_claim("a"), failed=[vf_claim("z")])))
         assert isinstance(decision, Nothing)
         assert decision.retry
 
