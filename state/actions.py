@@ -41,12 +41,17 @@ class WriteCdiSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetNumVfs:
-    """Write ``sriov_numvfs``: 0, or from 0 to the layout's full count."""
+    """Write ``sriov_numvfs``: 0, or from 0 to the layout's full count.
+
+    ``seen`` is how many VFs there were when it was planned to turn them off: others are not ours to turn off.
+    None is for "any".
+    """
 
     pf: DeviceName
     address: PciAddress
     count: int
     profile: str
+    seen: int | None = None
 
     def __str__(self) -> str:
         return f"enable {self.count} VFs ({self.profile})" if self.count else "turn off all VFs"

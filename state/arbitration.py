@@ -188,8 +188,9 @@ class _Court:
     refused: list[tuple[Entry, Refusal]] = field(default_factory=list)
 
     def in_force(self, entry: Entry) -> bool:
-        """Whether the entry has exactly these devices already."""
-        return self.applied.get(entry.key) == entry.records
+        """Whether the entry has these devices already, and perhaps others that it is about to lose."""
+        given = self.applied.get(entry.key)
+        return given is not None and (given == entry.records or set(entry.records) <= set(given))
 
     def rank(self, entry: Entry) -> int:
         if entry.key in self.holding:

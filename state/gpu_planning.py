@@ -238,7 +238,8 @@ class _Planner:
             self.remove = self.context.standing_cdi
             raise _Block
         address, profile = self.gpu.function.address, self.layout.profile
-        return (SetNumVfs(pf=self.gpu.name, address=address, count=0, profile=profile),)
+        seen = self.gpu.sriov.enabled if isinstance(self.gpu.sriov, SriovSeen) else None
+        return (SetNumVfs(pf=self.gpu.name, address=address, count=0, profile=profile, seen=seen),)
 
     def _lingers(self) -> bool:
         """Whether unwanted VFs stay a little longer, for the next one who wants the same."""

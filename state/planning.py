@@ -151,7 +151,7 @@ class _Planning:
         usage = replace(self._usage(), marked=self._marked(held), unclear=unclear)
         cdi = self._plan_cdi(court, held, unclear=unclear is not None)
         gpus = {pf: self._plan_gpu(pf, gpu, court, usage, cdi) for pf, gpu in self._plannable(court)}
-        ownership = self._ownership(gpus, court, look)
+        ownership = self._ownership(gpus, court, cdi, look)
         frozen = self._frozen()
         touched = frozenset() if frozen is not None else _touched(court.served, gpus)
         actions = self._actions(gpus, cdi, touched)
@@ -421,13 +421,13 @@ class _Planning:
     # -- records -------------------------------------------------------------------------------------------
 
     def _ownership(
-        self, gpus: Mapping[DeviceName, GpuPlan], court: Arbitration, look: set[DeviceName]
+        self, gpus: Mapping[DeviceName, GpuPlan], court: Arbitration, cdi: CdiPlan, look: set[DeviceName]
     ) -> Ownership:
         layouts, bindings = dict(self.layouts), dict(self.bindings)
         for pf, step in gpus.items():
             _put(layouts, pf, step.layout)
             _put(bindings, pf, step.binding)
-        applied = self._applied(court, look)
+        applied = self._applied(court, cdi, look)
         return Ownership(
             layouts=dict(sorted(layouts.items())),
             bindings=dict(sorted(bindings.items())),
@@ -438,11 +438,20 @@ class _Planning:
             ),
         )
 
-    def _applied(self, court: Arbitration, look: set[DeviceName]) -> dict[str, tuple[AppliedDevice, ...]]:
+    def _applied(
+        self, court: Arbitration, cdi: CdiPlan, look: set[DeviceName]
+    ) -> dict[str, tuple[AppliedDevice, ...]]:
         """What was given out last: that of every entry served, and what may still be in use."""
-        applied = {entry.key: entry.records for entry in court.served if entry.devices}
         files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
         filed = {key_of(seen.name) for seen in files}
+        # As long as a spec file is not as it should be, it may give out what the entry had before.
+        outdated = {key for key in filed if key in cdi.states and not cdi.states[key].written}
+        before = {key: self.ownership.applied.get(key, ()) for key in outdated}
+        applied = {
+            entry.key: _with_all_of(entry.records, before.get(entry.key, ()))
+            for entry in court.served
+            if entry.devices
+        }
         kept = self.wanted | filed | self._still_open(look)
         taken = _places(court.served)
         for key, record in self.ownership.applied.items():
@@ -463,6 +472,12 @@ class _Planning:
                 if verdict is not None:
                     still_open.add(key)
         return still_open
+
+
+def _with_all_of(
+    record: tuple[AppliedDevice, ...], before: tuple[AppliedDevice, ...]
+) -> tuple[AppliedDevice, ...]:
+    return (*record, *(device for device in before if device not in record))
 
 
 def _places(served: Iterable[Entry]) -> Places:

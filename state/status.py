@@ -75,6 +75,9 @@ class SriovStatus(_Status, frozen=True, kw_only=True):
     them.
     """
 
+    quotas: bool = False
+    """Whether the kernel driver lets us set what each VF gets. If not, only equal shares (fs<n>) can be had."""
+
 
 class NodesStatus(_Status, frozen=True, kw_only=True):
     """Device nodes of a GPU, below /dev."""

@@ -297,6 +297,7 @@ def _sriov(gpu: PfSeen, observed: Observed, table: ProfileTable) -> SriovStatus 
         enabled=gpu.sriov.enabled,
         layout="" if layout is None else layout.name,
         owner=owner,
+        quotas=gpu.sriov.provisioning is not None and gpu.sriov.provisioning.quotas_writable,
     )
 
 

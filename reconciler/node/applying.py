@@ -83,7 +83,7 @@ def apply_action(action: Action, host: ApplyHost) -> None:
     """
     match action:
         case SetNumVfs():
-            set_num_vfs(action.address, action.count, host)
+            set_num_vfs(action.address, action.count, action.seen, host)
         case SetVfProfile():
             set_vf_profile(action, host)
         case ResetProvisioning():

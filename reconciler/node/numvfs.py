@@ -12,14 +12,17 @@ from state.ids import PciAddress
 _LINK = re.compile(r"virtfn([0-9]+)")
 
 
-def set_num_vfs(address: PciAddress, count: int, host: ApplyHost) -> None:
+def set_num_vfs(address: PciAddress, count: int, seen: int | None, host: ApplyHost) -> None:
     """Enable ``count`` VFs, or none; returns once their ``virtfn`` links are there, or gone.
 
     Repeatable: the kernel takes the number that is in force as done. From one non-zero number to another it
-    takes only the way through 0. Raises ApplyFailed, also when the driver enabled fewer VFs than asked for.
+    takes only the way through 0. VFs are only turned off if they are as many as were ``seen``. Raises
+    ApplyFailed, also when the driver enabled fewer VFs than asked for.
     """
     function = host.function(address)
     path = f"{function}/sriov_numvfs"
+    if count == 0 and seen is not None and (now := host.read_number(path)) not in (0, seen):
+        raise ApplyFailed(path=path, why=f"somebody else has enabled {now} VFs meanwhile", value="0")
     try:
         host.write(path, str(count))
     except ApplyFailed as failed:

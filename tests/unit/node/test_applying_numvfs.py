@@ -42,6 +42,20 @@ def vfs(on: Bench) -> list[str]:
     return [name for name in on.machine.sysfs.listdir(DEVICE) if name.startswith("virtfn")]
 
 
+def test_vfs_that_others_have_made_meanwhile_are_not_turned_off() -> None:
+    off = SetNumVfs(pf=name_of(FLEX), address=ADDRESS, count=0, profile="fs", seen=2)
+    with bench(FLEX) as on:
+        set_num_vfs(on, 4)
+        with pytest.raises(ApplyFailed, match="somebody else has enabled 4 VFs meanwhile"):
+            apply_action(off, on.host)
+        assert on.read("sriov_numvfs") == "4"
+        set_num_vfs(on, 0)
+        set_num_vfs(on, 2)
+        apply_action(off, on.host)
+        apply_action(off, on.host)
+        assert on.read("sriov_numvfs") == "0"
+
+
 @pytest.mark.parametrize("gpu", [FLEX, MAX, XE])
 def test_on_and_off_with_one_write_each(gpu: GpuSpec) -> None:
     with bench(gpu) as on:
