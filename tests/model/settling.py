@@ -77,8 +77,9 @@ def is_uncontested(world: World, name: str) -> bool:
     watched = set(world.watchers.values())
     if gpus & (overridden | set(world.judge.foreign) | watched):
         return False
-    # Nobody can tell a monitor from the user of what was given out before.
-    if not world.cluster and watched & world.judge.given.get(f"alloc-{name}", set()):
+    # Nobody can tell a monitor from the user of what was given out before, or was about to be.
+    recorded = {Part.of(device.device).gpu for device in world.ownership().applied.get(f"alloc-{name}", ())}
+    if not world.cluster and watched & (recorded | world.judge.given.get(f"alloc-{name}", set())):
         return False
     if not world.cluster and gpus & _looked_at(world) & set().union(*world.judge.given.values()):
         return False
