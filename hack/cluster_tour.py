@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import gpusim
 from hack.lab.cluster import JsonObject, Lab, Result, opened
 from hack.lab.processes import Daemon, GaveUp, eventually
 from kubesim.stand_in import StandIn
@@ -77,8 +76,8 @@ class Tour:
     def _start(self) -> None:
         self._say("A cluster with two nodes: one with a Flex 170, one with eight Intel GPUs of many kinds.")
         lab = self._lab
-        lab.add_node(FLEX, gpusim.load_machine("flex170"))
-        lab.add_node(MIXED, gpusim.load_machine("mixed"))
+        lab.add_node(FLEX, "flex170")
+        lab.add_node(MIXED, "mixed")
         for node in (FLEX, MIXED):
             lab.start_agent(node, "--linger-seconds", "2", "--resync-seconds", "5")
         self._controllers = [lab.start_controller(f"controller-{number}") for number in (1, 2)]

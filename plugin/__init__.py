@@ -1,1 +1,1 @@
-"""The kubelet plugin: marks what pods use, and tells the kubelet what the node agent made of it. It decides nothing."""
+"""The kubelet plugin: marks what pods use and tells the kubelet how the node agent has it. It decides nothing."""

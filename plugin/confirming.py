@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from plugin.agent_status import Seen
 from plugin.claims import Answer, NotPrepared, Prepared, PreparedDevice
 from state.ids import Use, parse_logical_device
 from state.records import AppliedDevice
-from state.status import AllocationStatus, StatusFile
+from state.status import AllocationStatus
 
 STALE = timedelta(seconds=30)
 """The node agent writes its status at least every 10 s. When it is older than this, something is wrong."""
@@ -15,19 +17,27 @@ STALE = timedelta(seconds=30)
 _READY, _REFUSED = "Ready", "Refused"
 
 
-def judge(file: StatusFile | None, uid: str, nonce: str, *, pool: str, boot_id: str, now: datetime) -> Answer:
-    """Prepared, if ``file`` says that the claim's devices are there and held for the mark with this nonce.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """This machine in this boot. ``pool`` is the pool of its devices: the node's name."""
+
+    pool: str
+    boot_id: str
+
+
+def judge(seen: Seen | None, uid: str, nonce: str, node: Node, now: datetime) -> Answer:
+    """Prepared, if the status says that the claim's devices are there and held for the mark with this nonce.
 
     Until then why not. An old status confirms as well as a fresh one, as what it says is held stays held; its age
     only matters for what to tell.
     """
-    if file is None:
+    if seen is None:
         return NotPrepared(why="the node agent has written no status yet; is it running?")
-    if file.boot_id != boot_id:
+    file, entry = seen.file, seen.claims.get(uid)
+    if file.boot_id != node.boot_id:
         return NotPrepared(why="the node agent has not written status since the node was booted; is it running?")
-    entry = next((one for one in file.status.allocations if one.name == uid and one.origin == "claim"), None)
     if entry is not None and entry.phase == _READY and file.nonces.get(uid) == nonce:
-        return _answer(entry, pool)
+        return _answer(entry, node.pool)
     age = now - file.written_at
     if age > STALE:
         why = f"the node agent has not written status for {age.total_seconds():.0f} s; is it running?"

@@ -21,7 +21,7 @@ ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.]+\Z", max_lengt
 
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One version of resource.k8s.io, and what a kubelet of that release calls. Unknown newer fields are ignored."""
+    """One version of resource.k8s.io, and what a kubelet of that release calls. Newer fields are ignored."""
 
     format_version: int = SERVER_INFO_FORMAT
 

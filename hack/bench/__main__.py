@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpusim import fuse_face
-from hack.bench import daemon, layouts, machines, passes
+from hack.bench import controller, daemon, layouts, machines, passes
 from hack.bench.figures import MISSED, Figure, as_json, as_table
 
-PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands")
+PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands", "controller")
 
 
 def main() -> int:
@@ -45,7 +45,10 @@ def _measure(chosen: frozenset[str], where: Path, more: int, idle_seconds: float
     mounts = fuse_face.unavailable() is None and os.geteuid() == 0
     if not mounts and chosen & {"fuse", "layouts"}:
         print("fuse and layouts need root and FUSE: left out", file=sys.stderr)
-    if chosen - {"layouts"}:
+    if "controller" in chosen:
+        for nodes in (500, 5000):
+            yield from controller.in_a_cluster(where / f"controller-{nodes}", nodes=nodes, changes=100 * more)
+    if chosen - {"layouts", "controller"}:
         yield from _on_full_machine(chosen if mounts else chosen - {"fuse"}, where, more, idle_seconds)
     if mounts and "layouts" in chosen:
         yield from layouts.layout_changes(where / "layouts", times=2 * more)

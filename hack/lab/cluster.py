@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gpusim
 import kubesim
-from gpusim import session
+from hack.lab.machines import SimulatedMachine, powered_on
 from hack.lab.processes import REPOSITORY, Daemon, eventually, running
 
 CRD = REPOSITORY / "deploy/crd/gpunodestates.gpu.dra.intel.com.yaml"
@@ -42,8 +41,27 @@ class Lab:
     kubeconfig: Path
     server: Any
     closing: contextlib.ExitStack
-    machines: dict[str, gpusim.Machine] = field(default_factory=dict)
-    environments: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    machines: dict[str, SimulatedMachine] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Nodes and daemons that are started inside end with it."""
+        outer = self.closing
+        with contextlib.ExitStack() as self.closing:
+            try:
+                yield
+            finally:
+                self.closing, inner = outer, self.closing
+                inner.close()
+
+    @contextlib.contextmanager
+    def outage(self) -> Iterator[None]:
+        """Nobody can reach the API server."""
+        self.server.pause()
+        try:
+            yield
+        finally:
+            self.server.resume()
 
     # -- the cluster ---------------------------------------------------------------------------------------
 
@@ -89,23 +107,17 @@ class Lab:
 
     # -- nodes ---------------------------------------------------------------------------------------------
 
-    def add_node(self, node: str, spec: gpusim.MachineSpec) -> None:
-        """A Node and its machine, powered on; nothing of ours runs there yet."""
+    def add_node(self, node: str, machine: str) -> SimulatedMachine:
+        """A Node and its machine (as ``powered_on`` takes it), switched on; nothing of ours runs there yet."""
         self.cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
-        machine = gpusim.Machine(spec)
-        laid_out = session.laid_out(machine, self.where / node)
-        self.environments[node] = self.closing.enter_context(laid_out)
-        self.machines[node] = machine
+        log = self.where / "logs" / f"{node}-machine.log"
+        self.machines[node] = self.closing.enter_context(powered_on(machine, self.where / node, log))
+        return self.machines[node]
 
     def start_agent(self, node: str, *words: str) -> Daemon:
         """Start the node agent there."""
-        environment = {
-            **self.environments[node],
-            "PROCFS_ROOT": str(self.where / node / "proc"),
-            "NODE_NAME": node,
-        }
         words = ("node", "--uevents", "off", "--processes", "hidden", *words)
-        return self._start(f"{node}.log", words, environment)
+        return self._start(f"{node}.log", words, {**self.machines[node].environment, "NODE_NAME": node})
 
     def start_controller(self, name: str = "controller", *words: str) -> Daemon:
         """Start a replica of the controller."""

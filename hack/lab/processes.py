@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("H8P", "60"))
 """Seconds until somebody gives up waiting. Nothing here takes more than a few."""
 
 _EVERY = 0.02
@@ -68,8 +68,15 @@ def running(words: tuple[str, ...], environment: Mapping[str, str], log_file: Pa
             stdout=log,
             stderr=log,
         )
-    try:
+    with ended(process):
         yield Daemon(process=process, log_file=log_file)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A process that is still there when the context ends is told to end, and killed if it doesn't."""
+    try:
+        yield
     finally:
         if process.poll() is None:
             process.terminate()

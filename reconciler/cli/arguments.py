@@ -17,6 +17,8 @@ from reconciler.cli.teaching import LESSONS, Lesson, environment_help, epilog
 _INVALID_CHOICE = re.compile(r"invalid choice: (?P<found>.+) \(choose from (?P<choices>.+)\)", re.DOTALL)
 _TAKES_FILE = ("plan", "apply", "assert", "run")
 _DAEMONS = ("run", "node")
+_OF_NODES = ("node", "plugin")
+_POD_UID = re.compile(r"[a-z0-9][a-z0-9-]{0,35}")
 _MOST_LINGER = 86400
 _HELP_WIDTH = 79
 _MOST_SECONDS = 7 * 86400.0
@@ -74,16 +76,27 @@ def parse(words: Sequence[str], environment: Mapping[str, str]) -> Options:
     roots, notes = locate(flags, environment)
     output = _output(command, LESSONS[command], found.pop("output", None))
     forced = frozenset(found.pop("force_release", ()))
-    if command == "node":
-        found["node_name"] = _node_name(found.get("node_name"), environment)
+    if command in _OF_NODES:
+        found["node_name"] = _node_name(command, found.get("node_name"), environment)
+    if command == "plugin":
+        found["kubelet_root"] = found.get("kubelet_root") or environment.get("KUBELET_ROOT", "")
+        found["instance"] = _instance(environment) if found.pop("rolling", False) else ""
     return Options(command=command, roots=roots, notes=notes, format=output, force_release=forced, **found)
 
 
-def _node_name(given: str | None, environment: Mapping[str, str]) -> str:
+def _node_name(command: str, given: str | None, environment: Mapping[str, str]) -> str:
     name = given or environment.get("NODE_NAME", "")
     if not name:
-        raise UsageError("--node-name: is required, unless NODE_NAME says it (see gpu-reconciler node --help)")
+        see = f"(see gpu-reconciler {command} --help)"
+        raise UsageError(f"--node-name: is required, unless NODE_NAME says it {see}")
     return name
+
+
+def _instance(environment: Mapping[str, str]) -> str:
+    uid = environment.get("POD_UID", "")
+    if not _POD_UID.fullmatch(uid):
+        raise UsageError(f"--rolling: POD_UID is {uid!r} (allowed: a pod's UID)")
+    return uid
 
 
 def _output(command: str, lesson: Lesson, asked: Format | None) -> Format:
@@ -176,11 +189,14 @@ def _add_own(command: argparse.ArgumentParser, name: str) -> None:
         )
     if name in _DAEMONS:
         _add_daemon(command)
-    if name == "node":
+    if name in _OF_NODES:
         command.add_argument(
             "--node-name", type=_filled, metavar="NAME", help="the Node that this machine is (NODE_NAME)"
         )
+    if name == "node":
         _add_cluster(command)
+    if name == "plugin":
+        _add_plugin(command)
     if name == "controller":
         _add_controller(command)
         _add_cluster(command)
@@ -219,6 +235,24 @@ def _add_controller(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--probes-listen", type=_listen, metavar="[ADDR:]PORT", help="serve /healthz and /readyz there (off)"
+    )
+    _add_serving(command)
+
+
+def _add_plugin(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--kubelet-root",
+        type=_filled,
+        metavar="PATH",
+        help="the kubelet's root directory (KUBELET_ROOT; /var/lib/kubelet)",
+    )
+    command.add_argument(
+        "--rolling",
+        action="store_true",
+        help="name sockets after the pod (POD_UID), so that two plugins can overlap (Kubernetes 1.33 and newer)",
+    )
+    command.add_argument(
+        "--probes-listen", type=_listen, metavar="[ADDR:]PORT", help="answer gRPC health checks there (off)"
     )
     _add_serving(command)
 

@@ -107,6 +107,10 @@ def _command(name: str) -> Callable[[Options, Terminal], int]:
             from reconciler.cli.controller import run_cluster_controller
 
             return run_cluster_controller
+        case "plugin":
+            from reconciler.cli.plugin import run_kubelet_plugin
+
+            return run_kubelet_plugin
         case "status":
             from reconciler.cli.status import show_status
 

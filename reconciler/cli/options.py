@@ -47,5 +47,7 @@ class Options:
     metrics_listen: str = ""
     probes_listen: str = ""
     lease_namespace: str = ""
+    kubelet_root: str = ""
+    instance: str = ""
     log_format: str = "text"
     log_level: str = "info"

@@ -96,6 +96,16 @@ LESSONS = {
         example=("gpu-reconciler controller --kubeconfig ~/.kube/config --probes-listen 8081",),
         formats=(),
     ),
+    "plugin": Lesson(
+        summary="serve the kubelet of a cluster's node (daemon)",
+        about="Registers with the kubelet and answers it: marks what pods use and waits until the node's agent "
+        "has it ready. Needs no access to the cluster. Registers once the agent has written its status and what "
+        "the API server is like. Ends at SIGTERM, after calls under way.",
+        usage="--node-name NAME [options]",
+        exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
+        example=("gpu-reconciler plugin --node-name node-a",),
+        formats=(),
+    ),
     "status": Lesson(
         summary="show what the agent last said",
         about="Shows conditions, GPUs, allocations and what waits, from the agent's status file. Says so "

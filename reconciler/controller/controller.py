@@ -36,6 +36,8 @@ _TICK: Final = 1.0
 
 _SYNC_TICK: Final = 0.02
 _FIRST_RETRY: Final = 0.1
+_NODE_RETRY: Final = 5.0
+"""At most this many seconds until a node that failed is tried again: after an outage pods wait for it."""
 _LAST_RETRY: Final = 30.0
 
 _log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Controller:
         self._row: FrontEnd | None = None
         self._trouble = "not started"
         self._threads: list[threading.Thread] = []
-        self._queue: WorkQueue[str] = WorkQueue(Backoff(_FIRST_RETRY, _LAST_RETRY, rng), clock=clock)
+        self._queue: WorkQueue[str] = WorkQueue(Backoff(_FIRST_RETRY, _NODE_RETRY, rng), clock=clock)
         self._knowledge = Knowledge(clock)
         self._lister = Lister(client, self._front_end, clock)
         self._nodes: Reflector[NodeObject] = Reflector(
@@ -170,11 +172,11 @@ class Controller:
             metrics=self._metrics,
             on_crash=self._on_crash,
         )
+        self._knowledge.expect_claims_anew()
         claims.start()
         try:
             if self._all_listed(claims):
-                present = {ClaimRef(key.namespace, key.name) for key, _ in claims.cache.items()}
-                self._look_at(self._knowledge.keep_claims(present))
+                self._look_at(self._knowledge.forget_unheard_claims())
                 self._synced.set()
             while not claims.absent and not self._stopping.wait(_TICK):
                 self._set_gauges()

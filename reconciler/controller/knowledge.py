@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,21 +36,28 @@ class Knowledge:
         self._clock = clock
         self._lock = threading.Lock()
         self._claims: dict[ClaimRef, Claim] = {}
+        self._unheard: set[ClaimRef] = set()
         self._by_node: defaultdict[str, set[ClaimRef]] = defaultdict(set)
         self._nodes: dict[str, NodeObject] = {}
         self._answers: dict[str, _Answer] = {}
         self._lost: dict[str, dict[str, float]] = {}
-        self._missed: dict[str, float] = {}
+        self._doubtful: dict[str, float] = {}
 
     def take_claim(self, ref: ClaimRef, claim: Claim | None) -> frozenset[str]:
         """Take in a claim as it is now, None if it is gone; returns the nodes it matters to."""
         with self._lock:
+            self._unheard.discard(ref)
             return self._take_claim(ref, claim)
 
-    def keep_claims(self, present: Container[ClaimRef]) -> frozenset[str]:
-        """Forget all claims but these; returns the nodes it matters to."""
+    def expect_claims_anew(self) -> None:
+        """Somebody begins to tell of all claims from the start, and knows nothing of those that are gone."""
         with self._lock:
-            gone = [ref for ref in self._claims if ref not in present]
+            self._unheard = set(self._claims)
+
+    def forget_unheard_claims(self) -> frozenset[str]:
+        """All claims have been told of: those that were not are gone. Returns the nodes it matters to."""
+        with self._lock:
+            gone, self._unheard = self._unheard, set()
             return frozenset().union(*(self._take_claim(ref, None) for ref in gone))
 
     def take_node(self, name: str, node: NodeObject | None) -> bool:
@@ -61,7 +68,7 @@ class Knowledge:
                 self._nodes.pop(name, None)
                 self._answers.pop(name, None)
                 self._lost.pop(name, None)
-                self._missed.pop(name, None)
+                self._doubtful.pop(name, None)
                 return before is not None
             self._note_lost_entries(name, before, node)
             self._nodes[name] = node
@@ -98,12 +105,13 @@ class Knowledge:
             return frozenset(self._lost.get(node, ()))
 
     def doubtful(self, node: str) -> bool:
-        """Whether entries may have come and gone on this node lately without our seeing them.
+        """Whether our cache of claims may not do for this node, however little contradicts it.
 
-        Then the same goes for all claims there: each spec has a generation, and some were missed.
+        So it is when the object is new, or new to us: whoever adopted it looked at claims that we only know from
+        the cache. And when specs were missed (each has a generation): entries may have come and gone with them.
         """
         with self._lock:
-            return self._clock() - self._missed.get(node, float("-inf")) < DOUBT
+            return self._clock() - self._doubtful.get(node, float("-inf")) < DOUBT
 
     def sizes(self) -> tuple[int, int]:
         """How many GpuNodeStates there are, and how many claims with devices of ours."""
@@ -138,8 +146,8 @@ class Knowledge:
     def _note_lost_entries(self, name: str, before: NodeObject | None, now: NodeObject) -> None:
         at = self._clock()
         specs = now.generation - (before.generation if before and before.uid == now.uid else 0)
-        if specs > 1:
-            self._missed[name] = at
+        if specs > 1 or (now.adopted and not (before and before.uid == now.uid and before.adopted)):
+            self._doubtful[name] = at
         if before is None:
             return
         present = {entry.name for entry, _ in now.entries}

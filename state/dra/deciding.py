@@ -2,13 +2,14 @@
 
 Any number of replicas may decide at the same time, each from caches of its own age. What keeps them right:
 - A write is accepted only by the very object and version it was decided from.
-- A cache is reason enough to add an entry, never to change or remove one: that takes a live look at the claim.
+- A cache is reason enough to add an entry, never to change or remove one, nor to fill a new object: that takes a
+  live look at the claim.
 - Equal knowledge gives equal writes, and what needs no change is written back as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -40,14 +41,30 @@ def decide(view: NodeView) -> Decision:
         return Nothing(why=("its GpuNodeState is being deleted",))
     if not state.reported:
         return Nothing(why=("the node has not reported yet",))
-    doubts = _doubts(view, state)
+    projector = _Projector(view)
+    doubts = _doubts(view, state, projector)
     unseen = {ref: why for ref, why in doubts.items() if ref not in view.looks}
     if unseen:
         return NeedsLiveLook(refs=tuple(sorted(unseen)), why=tuple(unseen[ref] for ref in sorted(unseen)))
     unknown = {ref: look.failed for ref in doubts if (look := view.looks[ref]).failed}
     if unknown and not state.adopted:
         return Nothing(why=tuple(f"can't look at {ref}: {unknown[ref]}" for ref in sorted(unknown)), retry=True)
-    return _write(view, state, _Known.of(view, state, doubts, unknown))
+    return _write(view, state, _Known.of(view, state, doubts, unknown, projector))
+
+
+class _Projector:
+    """Projects each claim once for a decision."""
+
+    def __init__(self, view: NodeView) -> None:
+        self._view = view
+        self._done: dict[str, tuple[Claim, Projection]] = {}
+
+    def of(self, claim: Claim) -> Projection:
+        """What it means for this node."""
+        done = self._done.get(claim.uid)
+        if done is None or done[0] is not claim:
+            done = self._done[claim.uid] = claim, project(claim, self._view.node, self._view.table)
+        return done[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,19 +82,25 @@ class _Known:
 
     @classmethod
     def of(
-        cls, view: NodeView, state: NodeObject, doubts: Iterable[ClaimRef], unknown: Mapping[ClaimRef, str]
+        cls,
+        view: NodeView,
+        state: NodeObject,
+        doubts: Container[ClaimRef],
+        unknown: Mapping[ClaimRef, str],
+        projector: _Projector,
     ) -> _Known:
         claims = {claim.uid: claim for claim in _heard_of(view, state)}
-        for ref in doubts:
+        for ref, look in view.looks.items():
+            if look.failed and ref not in doubts:
+                continue
             claims = {uid: claim for uid, claim in claims.items() if claim.ref != ref}
-            live = view.looks[ref].claim
-            if live is not None and live.on(view.node):
-                claims[live.uid] = live
+            if look.claim is not None and look.claim.on(view.node):
+                claims[look.claim.uid] = look.claim
         kept = tuple(entry for entry, _ in state.entries if _ref(entry) in unknown and entry.name not in claims)
         devices = {result.device for claim in claims.values() for result in claim.on(view.node)}
         devices |= {device.device for entry in kept for device in entry.devices}
         return cls(
-            projections=tuple(project(claims[uid], view.node, view.table) for uid in sorted(claims)),
+            projections=tuple(projector.of(claims[uid]) for uid in sorted(claims)),
             kept=kept,
             unknown=unknown,
             claimed=frozenset(devices),
@@ -91,7 +114,7 @@ def _heard_of(view: NodeView, state: NodeObject) -> tuple[Claim, ...]:
     return tuple(claim for claim in (*listed, *view.claims) if claim.on(view.node))
 
 
-def _doubts(view: NodeView, state: NodeObject) -> dict[ClaimRef, str]:
+def _doubts(view: NodeView, state: NodeObject, projector: _Projector) -> dict[ClaimRef, str]:
     """Claims to be looked at before anything is done, and why."""
     doubts: dict[ClaimRef, str] = {}
     cached = {claim.uid: claim for claim in view.claims if claim.on(view.node)}
@@ -99,10 +122,10 @@ def _doubts(view: NodeView, state: NodeObject) -> dict[ClaimRef, str]:
     for uid, entry in entries.items():
         if uid not in cached:
             doubts[_ref(entry)] = f"{_ref(entry)} seems to have no devices here any more"
-        elif not _same(entry, project(cached[uid], view.node, view.table)):
+        elif not _same(entry, projector.of(cached[uid])):
             doubts[_ref(entry)] = doubts[cached[uid].ref] = f"{_ref(entry)} seems to have other devices now"
     for uid, claim in cached.items():
-        if uid not in entries and (view.cautious or uid in view.unsure):
+        if uid not in entries and (view.cautious or uid in view.unsure or not state.adopted):
             doubts[claim.ref] = f"{claim.ref} may have gone while this was decided"
     for claim in _heard_of(view, state):
         if claim != cached.get(claim.uid):

@@ -12,12 +12,14 @@ from state.dra.quantities import whole_units
 from state.dra.resource_claims import Claim, ClaimRef, Result
 from state.ids import LogicalDevice, Use, parse_device_name, parse_logical_device
 from state.manifest import ClaimRefusal, KernelDriver
+from state.mismatches import shown
 from state.profiles import Profile, ProfileTable
 
 _MOST_VFS: Final = 0xFFFF
 """As many VFs as SR-IOV can name: how many a GPU really has, its node judges."""
 
 _MOST: Final = 2**63 - 1
+_FORMS: Final = ("<gpu>", "<gpu>-<mode>", "<gpu>-<mode>-vf<index>", "<gpu>-shared", "<gpu>-monitor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def _device(result: Result, driver: KernelDriver, table: ProfileTable) -> Projec
     try:
         logical = parse_logical_device(result.device)
     except ValueError as error:
-        raise _RefusedError(f"{path}.device", str(error)) from error
+        raise _RefusedError(f"{path}.device", f"{shown(result.device)} is no device of ours", _FORMS) from error
     _check_use(logical, result, driver, path)
     profile = _profile(logical, table, f"{path}.device") if logical.use is Use.VF else None
     pinned = None

@@ -28,6 +28,8 @@ def whole_units(text: str) -> int:
 
     All forms a server may send are read: binary and decimal suffixes, fractions, and exponents (``1e3``).
     """
+    if text.isascii() and text.isdigit():
+        return int(text)  # most are like this, and there are many
     match = _QUANTITY.fullmatch(text)
     if match is None or not (match["whole"] or match["part"]):
         raise ValueError(f"{shown(text)} is no quantity (for example 4Gi)")

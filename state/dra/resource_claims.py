@@ -25,7 +25,7 @@ class ClaimRef(msgspec.Struct, frozen=True, order=True, gc=False):
         return f"{self.namespace}/{self.name}"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One device of ours in an allocation. ``position`` is its place in ``status.allocation.devices.results``.
 
     ``request`` is ``request/subrequest`` where a list of alternatives was asked for.
@@ -40,7 +40,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     consumed: tuple[tuple[str, str], ...] = ()
 
 
-class OpaqueConfig(msgspec.Struct, frozen=True, kw_only=True):
+class OpaqueConfig(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Configuration for our driver, of the claim or copied from its class. No requests: it is for all of them."""
 
     position: int
@@ -49,7 +49,7 @@ class OpaqueConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A claim: ``results`` and ``configs`` are those of our driver, empty without an allocation of ours."""
 
     uid: str

@@ -108,8 +108,8 @@ class _Wire(msgspec.Struct, rename="camel"):
 
 
 class _Bounds(_Wire):
-    min: str | None = None
-    max: str | None = None
+    least: str | None = msgspec.field(default=None, name="min")
+    most: str | None = msgspec.field(default=None, name="max")
     step: str | None = None
 
 
@@ -126,8 +126,8 @@ class _Capacity(_Wire):
 
 class _Attribute(_Wire):
     string: str | None = None
-    int: int | None = None
-    bool: bool | None = None
+    number: int | None = msgspec.field(default=None, name="int")
+    flag: bool | None = msgspec.field(default=None, name="bool")
     version: str | None = None
 
 
@@ -244,7 +244,7 @@ def _read_device(wire: _Device) -> Device:
 
 
 def _value(wire: _Attribute) -> Value | None:
-    known = (wire.string, wire.bool, wire.int, wire.version)
+    known = (wire.string, wire.flag, wire.number, wire.version)
     return next((value for value in known if value is not None), None)
 
 
@@ -257,8 +257,8 @@ def _read_capacity(wire: _Capacity) -> Capacity:
         value=whole_units(wire.value),
         default=whole_units(policy.default),
         allowed=tuple(whole_units(text) for text in policy.valid_values or ()),
-        least=_units(bounds.min),
-        most=_units(bounds.max),
+        least=_units(bounds.least),
+        most=_units(bounds.most),
         step=_units(bounds.step),
     )
 

@@ -11,8 +11,8 @@ import pytest
 from tests.contract_files import REPOSITORY
 
 PRODUCT = ("state", "reconciler", "plugin")
-SIMULATOR = ("hack/sim/gpusim",)
-TESTING = {"conftest", "gpusim", "hack", "hypothesis", "pytest", "tests"}
+SIMULATOR = ("hack/sim/gpusim", "hack/sim/kubesim")
+TESTING = {"conftest", "gpusim", "hack", "kubesim", "hypothesis", "pytest", "tests"}
 
 
 def modules_below(folders: tuple[str, ...]) -> Iterator[Path]:

@@ -36,7 +36,11 @@ DRIVER = "rec.gpu.intel.com"
 NODE = "node-b"
 ROW = FrontEnd(version="v1", reader=ClaimReader(driver=DRIVER))
 CRD = REPOSITORY / "deploy/crd/gpunodestates.gpu.dra.intel.com.yaml"
-RECORDINGS = [path for path in copied_paths() if path.startswith("recordings/new/")]
+RECORDINGS = [
+    path
+    for path in copied_paths()
+    if path.startswith("recordings/new/") and not path.endswith(".grpc.jsonl")  # those are kubelet calls
+]
 ALLOCATED_TOGETHER = {"g2-shares-per-claim": 3, "g-consumable-capacity": 2, "c-prepare-errors": 1}
 
 Claim = dict[str, Any]

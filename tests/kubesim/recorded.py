@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubesim import Cluster, Request, Response, User
-
 from tests.contract_files import read_json
 
 VOLATILE = frozenset({"creationTimestamp", "managedFields", "resourceVersion", "serverAddress", "uid"})
@@ -146,7 +145,7 @@ def differences(exchange: Exchange, response: Response) -> list[str]:
         found.append(f"status {response.status}, recorded {exchange.status}")
     for name in ("content-type", "retry-after", "warning"):
         recorded = exchange.answer_headers.get(name)
-        now = [value for key, value in response.headers if key.lower() == name]
+        now: list[str | None] = [value for key, value in response.headers if key.lower() == name]
         if recorded not in (now or [None]):  # of several warnings, the recording has one
             found.append(f"{name} {now!r}, recorded {recorded!r}")
     return found + unequal(normal(exchange.answer), normal(parsed(response.body)))

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kubesim import ADMIN, ANONYMOUS, Attributes, Cluster, Fault, ManualClock, Request, Rule, User
 
+from kubesim import ADMIN, ANONYMOUS, Attributes, Cluster, Fault, ManualClock, Request, Rule, User
 from tests.contract_files import copied_paths
 from tests.kubesim.recorded import Exchange, Replay, differences, exchanges, parsed
 
@@ -110,11 +110,11 @@ def prepare(replay: Replay, name: str, exchange: Exchange) -> Request:
         case "429-too-many-requests":
             replay.cluster.add_fault(Rule(fault=Fault.THROTTLED, path="^/openapi/v2", count=1))
         case "401-unauthorized":
-            return replace(request, user=None, headers=request.headers | {"authorization": "Bearer stolen"})
+            return replace(request, user=None, headers={**request.headers, "authorization": "Bearer stolen"})
         case "403-anonymous":
             return replace(request, user=None)
         case "403-forbidden" | "403-forbidden-named":
-            return replace(request, user=None, headers=request.headers | {"authorization": "Bearer nobody"})
+            return replace(request, user=None, headers={**request.headers, "authorization": "Bearer nobody"})
         case _:
             pass
     return request

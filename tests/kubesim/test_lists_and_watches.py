@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from kubesim import Cluster, Dropped, ManualClock, Refusal, Request, Watch
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -98,7 +99,7 @@ def test_label_selectors(cluster: Cluster, selector: str, found: list[str]) -> N
 def test_field_selectors_are_those_of_the_kind(cluster: Cluster) -> None:
     add(cluster, "a", "b")
     assert names(cluster.get(f"{MAPS}?fieldSelector=metadata.name%3Db")) == ["b"]
-    with pytest.raises(Refusal, match="field label not supported: spec.x"):
+    with pytest.raises(Refusal, match=r"field label not supported: spec\.x"):
         cluster.get(f"{MAPS}?fieldSelector=spec.x%3D1")
 
 
@@ -183,3 +184,14 @@ def test_tables_are_watched_too(cluster: Cluster) -> None:
     assert [each["name"] for each in first["columnDefinitions"]] == ["Name", "Data", "Age"]
     assert second["columnDefinitions"] is None
     watch.close()
+
+
+@pytest.mark.parametrize("path", [f"{MAPS}?fieldSelector=metadata.name%3Db&", f"{MAPS}/b?"])
+def test_a_watch_of_one_name_sees_that_one(cluster: Cluster, path: str) -> None:
+    watch = cluster.watch(Request.to("GET", f"{path}watch=true&resourceVersion=1"))
+    add(cluster, "a", "b")
+    cluster.delete(f"{MAPS}/a")
+    cluster.delete(f"{MAPS}/b")
+    assert events(watch) == [("ADDED", "b"), ("DELETED", "b")]
+    watch.close()
+    assert cluster.open_watches == 0

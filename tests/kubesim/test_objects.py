@@ -1,6 +1,7 @@
 """Writing and deleting objects: versions, generations, finalizers, owners, names, dry runs."""
 
 import pytest
+
 from kubesim import Cluster, Refusal, Request
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -23,12 +24,9 @@ def slice_of(node: str, count: int = 1) -> dict[str, object]:
 
 
 def exists(cluster: Cluster, path: str) -> bool:
-    try:
-        cluster.get(path)
-    except Refusal as refusal:
-        assert refusal.code == 404
-        return False
-    return True
+    status = cluster.handle(Request.to("GET", path)).status
+    assert status in (200, 404)
+    return status == 200
 
 
 def test_a_write_that_changes_nothing_is_no_write(cluster: Cluster) -> None:
@@ -155,10 +153,19 @@ def test_a_namespace_takes_everything_with_it(cluster: Cluster) -> None:
     assert not exists(cluster, "/api/v1/namespaces/gone")
 
 
+def test_a_namespace_with_a_finalizer_waits_too(cluster: Cluster) -> None:
+    cluster.create("/api/v1/namespaces", config("held", finalizers=["x.y/z"]))
+    cluster.delete("/api/v1/namespaces/held")
+    assert exists(cluster, "/api/v1/namespaces/held")
+    cluster.merge("/api/v1/namespaces/held", {"metadata": {"finalizers": None}})
+    assert not exists(cluster, "/api/v1/namespaces/held")
+
+
 def test_a_running_pod_is_given_time(cluster: Cluster) -> None:
     cluster.create(PODS, {**config("p"), "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}})
     assert cluster.delete(f"{PODS}/p")["metadata"]["deletionGracePeriodSeconds"] == 30
-    assert exists(cluster, f"{PODS}/p")
+    running = cluster.merge(f"{PODS}/p/status", {"status": {"phase": "Running"}})
+    assert cluster.get(f"{PODS}/p") == running
     cluster.delete(f"{PODS}/p?gracePeriodSeconds=0")
     assert not exists(cluster, f"{PODS}/p")
 
@@ -206,3 +213,10 @@ def test_events_are_one_store_with_two_faces(cluster: Cluster) -> None:
     assert (seen["message"], seen["involvedObject"]["name"]) == ("hello", "p")
     selected = cluster.get("/api/v1/events?fieldSelector=involvedObject.name%3Dp")
     assert len(selected["items"]) == 1
+
+
+def test_taints_are_given_the_time(cluster: Cluster) -> None:
+    body = slice_of("n")
+    body["spec"]["devices"] = [{"name": "gpu", "taints": [{"key": "a", "effect": "NoSchedule"}]}]  # type: ignore[index]
+    [device] = cluster.create(SLICES, body)["spec"]["devices"]
+    assert device["taints"][0]["timeAdded"].endswith("Z")

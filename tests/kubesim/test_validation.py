@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kubesim import Cluster
 
+from kubesim import Cluster
 from tests.contract_files import copied_paths
 from tests.kubesim.recorded import Exchange, Replay, differences, exchanges
 

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from kubesim import Cluster, ManualClock, Request
 
+from kubesim import Cluster, ManualClock, Request
 from tests.contract_files import copied_paths
-from tests.kubesim.recorded import Exchange, Replay, exchanges, normal, parsed, unequal
+from tests.kubesim.recorded import Replay, exchanges, normal, parsed, unequal
 
 FOLDER = "discovery/watch/"
 SERVERS = {"k1.36.3": "1.36", "k1.26.5": "1.26"}

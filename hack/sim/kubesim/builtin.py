@@ -7,18 +7,7 @@ from kubesim.releases import Release
 from kubesim.resources import Resource
 from kubesim.schema import Schema
 
-_WORKLOAD = {"subresources": ("scale", "status"), "counts_generations": True, "categories": ("all",)}
-_POD_PARTS = (
-    "attach",
-    "binding",
-    "ephemeralcontainers",
-    "eviction",
-    "exec",
-    "log",
-    "portforward",
-    "proxy",
-    "resize",
-)
+_WORKLOAD = {"subresources": ("status",), "counts_generations": True, "categories": ("all",)}
 
 
 class DocumentSchemas(Mapping[str, Schema]):
@@ -89,26 +78,24 @@ class _Table:
 def _core(table: _Table) -> None:
     table.add("", "v1", "ConfigMap", "configmaps", short_names=("cm",))
     table.add("", "v1", "Event", "events", short_names=("ev",), created_by_update=True)
-    parts = ("finalize", "status")
     table.add(
-        "", "v1", "Namespace", "namespaces", short_names=("ns",), namespaced=False, subresources=parts,
+        "", "v1", "Namespace", "namespaces", short_names=("ns",), namespaced=False, subresources=("status",),
         answers_deleted=True,
     )  # fmt: skip
-    table.add("", "v1", "Node", "nodes", short_names=("no",), namespaced=False, subresources=("proxy", "status"))
+    table.add("", "v1", "Node", "nodes", short_names=("no",), namespaced=False, subresources=("status",))
     table.add(
-        "", "v1", "Pod", "pods", short_names=("po",), categories=("all",), subresources=(*_POD_PARTS, "status"),
+        "", "v1", "Pod", "pods", short_names=("po",), categories=("all",), subresources=("status",),
         answers_deleted=True, counts_generations=table.release.minor >= 33,
     )  # fmt: skip
     table.add("", "v1", "Secret", "secrets")
     table.add(
-        "", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=("token",),
+        "", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",),
         answers_deleted=True,
     )  # fmt: skip
 
 
 def _workloads(table: _Table) -> None:
-    daemon = {**_WORKLOAD, "subresources": ("status",)}
-    table.add("apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), **daemon)
+    table.add("apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), **_WORKLOAD)
     table.add("apps", "v1", "Deployment", "deployments", short_names=("deploy",), **_WORKLOAD)
     table.add("apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), **_WORKLOAD)
 

@@ -188,7 +188,7 @@ class Cluster:
         return self._direct(Request.to("DELETE", path))
 
     def load(self, manifests: str) -> list[Object]:
-        """Create the objects of a YAML text, in its order. Raises Refusal, or ValueError for a kind nobody serves."""
+        """Create the objects of a YAML text, in order. Raises Refusal, or ValueError for a kind nobody serves."""
         return [self._create_any(each) for each in yaml.safe_load_all(manifests) if each]
 
     def _create_any(self, body: Object) -> Object:
@@ -254,7 +254,8 @@ class Cluster:
                 return Refusal(410, "The resourceVersion for the provided list is too old.").response()
             case Fault.CONFLICT if request.method in ("PUT", "PATCH", "DELETE", "POST"):
                 return self._conflict(request)
-        return None
+            case _:
+                return None
 
     def _conflict(self, request: Request) -> Response:
         found = routing.split(request.path)
@@ -325,8 +326,9 @@ class Cluster:
         bookmarks = self.bookmark_every if request.flag("allowWatchBookmarks") else 0.0
         return Rhythm(timeout=timeout, bookmarks=bookmarks)
 
-    def _closed(self, watch: Watch) -> None:
+    def _closed(self, watch: Watch, stop: Callable[[], None]) -> None:
         with self._lock:
+            stop()
             self._watches.pop(watch, None)
 
     def _refused(self, response: Response) -> Watch:
@@ -348,11 +350,13 @@ def _spoil(watch: Watch, rule: Rule) -> None:
             watch.spoil_after(rule.events, frozen=True)
         case Fault.WATCH_DROPPED | Fault.DROPPED:
             watch.spoil_after(rule.events, frozen=False)
+        case _:
+            pass
 
 
 def _check_accept(request: Request) -> None:
     """Raises Refusal (406)."""
     kinds = [each.partition(";")[0].strip() for each in request.accept.split(",") if each.strip()]
-    known = ("application/json", "application/*", "*/*", "application/vnd.kubernetes.protobuf", "application/yaml")
+    known = ("application/json", "application/*", "*/*", "application/vnd.kubernetes.protobuf")
     if kinds and not any(kind in known for kind in kinds):
         raise Refusal(406, NOT_ACCEPTABLE, details={})

@@ -147,10 +147,12 @@ def _combined(value: Value, schema: Schema, path: str) -> Iterator[Cause]:
     """allOf, anyOf, oneOf, not: value validations only, as structural schemas have them."""
     for raw in schema.raw.get("allOf", ()):
         yield from causes(value, Schema(raw), path)
-    for word, fits in (("anyOf", lambda count: count > 0), ("oneOf", lambda count: count == 1)):
+    for word, amount in (("anyOf", "at least one"), ("oneOf", "one and only one")):
         branches = schema.raw.get(word)
-        if branches and not fits(sum(not any(causes(value, Schema(raw), path)) for raw in branches)):
-            amount = "one and only one" if word == "oneOf" else "at least one"
+        if not branches:
+            continue
+        fitting = sum(not any(causes(value, Schema(raw), path)) for raw in branches)
+        if fitting == 0 or (word == "oneOf" and fitting > 1):
             yield _body(path, value, f"must validate {amount} schema ({word})")
     if "not" in schema.raw and not any(causes(value, Schema(schema.raw["not"]), path)):
         yield _body(path, value, "must not validate the schema (not)")

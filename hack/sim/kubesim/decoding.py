@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from kubesim.documents import object_meta
 from kubesim.refusals import Refusal, bad_request
 from kubesim.resources import Target
 from kubesim.schema import Schema
@@ -140,12 +141,10 @@ def default(value: Value, schema: Schema) -> Value:
         result = dict(value)
         for key in schema.property_names:
             child = schema.field(key)
-            if child is None:
+            if child is None or "default" not in child.raw:
                 continue
-            if "default" in child.raw and (key not in result or (result[key] is None and not child.nullable)):
+            if key not in result or (result[key] is None and not child.nullable):
                 result[key] = copy(child.raw["default"])
-            elif key in result and result[key] is None and not child.nullable and not child.keeps_unknown:
-                continue
         for key, each in result.items():
             below = schema.member(key)
             if below is not None:
@@ -154,6 +153,33 @@ def default(value: Value, schema: Schema) -> Value:
     if isinstance(value, list) and schema.items is not None:
         return [default(each, schema.items) for each in value]
     return value
+
+
+def decode_custom(body: Object, target: Target, findings: Findings, *, defaults: bool) -> Object:
+    """As the server decodes a custom resource: metadata typed, the rest pruned and given its defaults."""
+    schema = target.schema
+    result: Object = {key: body[key] for key in ("apiVersion", "kind") if key in body}
+    meta = body.get("metadata")
+    if meta is not None:
+        result["metadata"] = decode_part(meta, object_meta(), "metadata", target, findings)
+    rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
+    if schema is None:
+        return result | rest
+    rest = prune(rest, schema, "", findings)
+    kept: Object = default(rest, schema) if defaults else copy(rest)
+    return result | kept
+
+
+def decoded(target: Target, body: Object, validation: str, *, defaults: bool = True) -> tuple[Object, list[str]]:
+    """A body without what nobody knows, with a custom resource's defaults, and warnings. Raises Refusal (400)."""
+    findings = Findings()
+    if target.resource.custom:
+        result = decode_custom(body, target, findings, defaults=defaults)
+    else:
+        result = decode_builtin(body, target, findings)
+    if not isinstance(result.get("metadata"), dict):
+        result["metadata"] = {}
+    return result, report(findings, target, validation)
 
 
 def report(findings: Findings, target: Target, validation: str) -> list[str]:

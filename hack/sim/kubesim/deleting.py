@@ -1,6 +1,6 @@
 """Deletion: preconditions, finalizers, owners and dependents, namespaces and custom resource definitions.
 
-What takes a real cluster a moment (garbage collection, emptying a namespace) is done here before the answer goes out.
+What takes a real cluster a moment (garbage collection, emptying a namespace) is done before the answer goes out.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from kubesim.refusals import bad_request, conflict
 from kubesim.resources import Resource, Target
 from kubesim.state import NAMESPACES, State
 from kubesim.store import ObjectKey, TableKey
-from kubesim.values import Object, copy, decode, objects
+from kubesim.values import Object, at, copy, decode, objects
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -76,12 +76,8 @@ class Deleter:
             return self._delete_namespace(target, live)
         if target.resource.key == DEFINITIONS:
             return self._delete_definition(target, live)
-        grace = (
-            options.grace
-            if options.grace is not None
-            else live.get("spec", {}).get("terminationGracePeriodSeconds", 30)
-        )
-        if target.resource.key == PODS and live["spec"].get("nodeName") and grace > 0:
+        grace = _grace(target, live, options)
+        if grace > 0:
             return Deleted(last=self._mark(target, live, grace), waits=True)
         finalizers = list(live["metadata"].get("finalizers") or ())
         for policy, finalizer in (("Foreground", FOREGROUND), ("Orphan", ORPHAN)):
@@ -103,12 +99,9 @@ class Deleter:
         return Deleted(last=last, waits=True)
 
     def after_write(self, target: Target, stored: Object) -> None:
-        """What follows from a write: definitions come into force, objects that only waited go."""
-        if "deletionTimestamp" in stored["metadata"] and not stored["metadata"].get("finalizers"):
-            if target.resource.key == NAMESPACES:
-                self._finish_namespace(target.name)
-            elif target.resource.key != PODS or not stored["metadata"].get("deletionGracePeriodSeconds"):
-                self.remove(target, stored)
+        """What follows from a write: definitions come into force, namespaces that only waited go."""
+        if target.resource.key == NAMESPACES and "deletionTimestamp" in stored["metadata"]:
+            self._finish_namespace(target.name)
         elif target.resource.key == DEFINITIONS and target.subresource != "status":
             install(self._state, stored)
 
@@ -253,6 +246,17 @@ def _check(target: Target, live: Object, options: DeleteOptions) -> None:
         why = f"the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record "
         text = f"{why}({recorded}). The object might have been modified"
         raise conflict(resource.kind, resource.group, target.name, text)
+
+
+def _grace(target: Target, live: Object, options: DeleteOptions) -> int:
+    """The seconds that a pod is given: none unless it is on a node and has not ended; other kinds have none."""
+    ended = at(live, "status", "phase") in ("Failed", "Succeeded")
+    if target.resource.key != PODS or ended or not live["spec"].get("nodeName"):
+        return 0
+    if options.grace is not None:
+        return options.grace
+    seconds: int = live["spec"].get("terminationGracePeriodSeconds", 30)
+    return seconds
 
 
 def named(target: Target, key: ObjectKey) -> Target:

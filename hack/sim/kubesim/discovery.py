@@ -23,10 +23,6 @@ GROUP_ORDER = (
     "resource.k8s.io",
 )
 """Groups of the server itself come in its order, custom ones by name."""
-PARTS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
-    ("deployments", "scale"): ("Scale", ("get", "patch", "update")),
-    ("replicasets", "scale"): ("Scale", ("get", "patch", "update")),
-}
 
 
 def answer(request: Request, state: State) -> Response:
@@ -91,7 +87,7 @@ def _group_list(state: State) -> Object:
 
 def _resource_list(state: State, group: str, version: str) -> Object:
     served = [each for each in _of_group(state, group) if version in each.versions]
-    listed = [entry for each in served for entry in _listed(each, version)]
+    listed = [entry for each in served for entry in _listed(each)]
     if group == "authorization.k8s.io":
         listed = [
             {
@@ -106,7 +102,7 @@ def _resource_list(state: State, group: str, version: str) -> Object:
     return body | ({"apiVersion": "v1"} if group else {}) | {"resources": listed}
 
 
-def _listed(resource: Resource, version: str) -> Iterable[Object]:
+def _listed(resource: Resource) -> Iterable[Object]:
     kind = {"kind": resource.kind}
     words = {"shortNames": list(resource.short_names), "categories": list(resource.categories)}
     yield {
@@ -118,26 +114,21 @@ def _listed(resource: Resource, version: str) -> Iterable[Object]:
         **{key: value for key, value in words.items() if value},
         "storageVersionHash": _storage_hash(resource),
     }
-    for part in _served_parts(resource):
-        part_kind, verbs = PARTS.get((resource.plural, part), (resource.kind, ("get", "patch", "update")))
+    for part in resource.subresources:
         yield {
             "name": f"{resource.plural}/{part}",
             "singularName": "",
             "namespaced": resource.namespaced,
-            "kind": part_kind,
-            "verbs": list(verbs),
+            "kind": resource.kind,
+            "verbs": ["get", "patch", "update"],
         }
 
 
 def _verbs(resource: Resource) -> list[str]:
     """A custom resource's verbs come in another order, since another part of the server lists them."""
     if not resource.custom:
-        return list(VERBS)
+        return [verb for verb in VERBS if (resource.plural, verb) != ("namespaces", "deletecollection")]
     return ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
-
-
-def _served_parts(resource: Resource) -> list[str]:
-    return [part for part in resource.subresources if part == "status"]
 
 
 def _storage_hash(resource: Resource) -> str:
@@ -194,7 +185,7 @@ def _discovered_resource(resource: Resource, version: str) -> Object:
         kind |= {"group": resource.group, "version": version}
     parts = [
         {"subresource": part, "responseKind": dict(kind), "verbs": ["get", "patch", "update"]}
-        for part in _served_parts(resource)
+        for part in resource.subresources
     ]
     optional = {
         "shortNames": list(resource.short_names),

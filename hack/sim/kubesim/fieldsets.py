@@ -1,7 +1,7 @@
 """Sets of fields, as managedFields writes them (FieldsV1, KEP-555 and structured-merge-diff).
 
-A path is a tuple of elements: "f:spec" is a field, 'k:{"name":"a"}' an item of an associative list, 'v:"x"' an item
-of a set. A set holds the paths of leaves; a map, or an item of an associative list, is in it by its own path as
+A path is a tuple of elements: "f:spec" is a field, 'k:{"name":"a"}' an item of an associative list, 'v:"x"' one of
+a set. A set holds the paths of leaves; a map, or an item of an associative list, is in it by its own path as
 well ("." in FieldsV1) where a manager owns that it exists.
 """
 
@@ -62,11 +62,8 @@ def item_element(item: Value, schema: Schema) -> str:
     """How an item of an associative list or a set is named."""
     if schema.is_set:
         return f"v:{quoted(item)}"
-    return f"k:{quoted({key: key_of(item, key, schema) for key in sorted(schema.list_keys) if has_key(item, key, schema)})}"
-
-
-def has_key(item: Object, key: str, schema: Schema) -> bool:
-    return item.get(key) is not None or key_of(item, key, schema) is not None
+    keys = {key: key_of(item, key, schema) for key in sorted(schema.list_keys)}
+    return f"k:{quoted({key: value for key, value in keys.items() if value is not None})}"
 
 
 def key_of(item: Object, key: str, schema: Schema) -> Value:

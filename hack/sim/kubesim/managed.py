@@ -119,7 +119,7 @@ def apply(
     *,
     force: bool,
 ) -> tuple[Object, list[Manager]]:
-    """Merge an applied configuration: the object and its managers afterwards. Raises Refusal (409) for conflicts."""
+    """Merge an applied configuration: the object and its managers afterwards. Raises Refusal (409)."""
     wanted = tracked(config)
     mine = fieldsets.applied(wanted, schema) - {()}
     merged = _merged(live, wanted, schema)

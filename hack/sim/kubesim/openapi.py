@@ -61,7 +61,7 @@ def _custom(state: State, group: str, version: str) -> list[Resource]:
 def _document(state: State, group: str, version: str) -> bytes:
     custom = _custom(state, group, version)
     if custom:
-        return encode(_made(state, custom, version))
+        return encode(_made(custom, version))
     file = state.release.document(group, version)
     if file is None:
         raise no_such_path()
@@ -71,7 +71,7 @@ def _document(state: State, group: str, version: str) -> bytes:
     return encode({**document(file), "paths": _paths(known, version)})
 
 
-def _made(state: State, served: list[Resource], version: str) -> Object:
+def _made(served: list[Resource], version: str) -> Object:
     definitions = dict(object_meta().definitions)
     for resource in served:
         definitions[_name(resource, version)] = _schema(resource, version)

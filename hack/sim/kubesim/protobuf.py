@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from kubesim.refusals import bad_request
-from kubesim.values import Object, Value
+from kubesim.values import Object
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 ENVELOPE = b"k8s\0"
 
-Field: TypeAlias = "tuple[str, type[str] | type[int] | type[dict[str, str]] | dict[int, Field]]"
-Message: TypeAlias = dict[int, Field]
-"""Field numbers with names and types: text, a number, a map of texts, or a message."""
+Message: TypeAlias = "Mapping[int, tuple[str, type[str] | type[dict[str, str]] | Message]]"
+"""Field numbers with names and types: text, a map of texts, or a message."""
 
-_META: Field = (
+_META: tuple[str, Message] = (
     "metadata",
     {
         1: ("name", str),
@@ -35,7 +34,7 @@ MESSAGES: Mapping[str, Message] = {
 
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
-_UNKNOWN: Message = {1: ("typeMeta", {1: ("apiVersion", str), 2: ("kind", str)})}
+_TYPE: Message = {1: ("apiVersion", str), 2: ("kind", str)}
 
 
 def decode_object(body: bytes, message: Message) -> Object:
@@ -44,49 +43,42 @@ def decode_object(body: bytes, message: Message) -> Object:
         raise bad_request("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
         envelope = dict(_fields(body[len(ENVELOPE) :]))
-        meta = _decoded(envelope[1], _UNKNOWN[1][1])
+        meta = _decoded(envelope[1], _TYPE)
         return {**meta, **_decoded(envelope.get(2, b""), message)}
     except (IndexError, KeyError, UnicodeDecodeError) as error:
         raise bad_request(f"unable to decode protobuf: {error!r}") from error
 
 
-def _decoded(data: Value, fields: Value) -> Object:
+def _decoded(data: bytes, fields: Message) -> Object:
     result: Object = {}
     for number, value in _fields(data):
-        if number not in fields:
-            continue
-        name, kind = fields[number]
+        name, kind = fields.get(number, ("", None))
         if isinstance(kind, Mapping):
             result[name] = _decoded(value, kind)
         elif kind is dict:
             entry = {key: part.decode() for key, part in _fields(value)}
             result.setdefault(name, {})[entry.get(1, "")] = entry.get(2, "")
-        elif kind is str:
-            if value:
-                result[name] = value.decode()
-        else:
-            result[name] = value
+        elif kind is str and value:
+            result[name] = value.decode()
     return result
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
-    """Field numbers and raw values: ints for varints, bytes for the rest."""
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Field numbers and contents of texts and messages; numbers are passed over."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
-            value, position = _varint(data, position)
-            yield number, value
+            _, position = _varint(data, position)
             continue
-        length = _FIXED.get(wire)
-        if length is None:
-            if wire != _BYTES:
-                raise KeyError(f"wire type {wire}")
-            length, position = _varint(data, position)
+        if wire != _BYTES and wire not in _FIXED:
+            raise KeyError(f"wire type {wire}")
+        length, position = (_FIXED[wire], position) if wire in _FIXED else _varint(data, position)
         if position + length > len(data):
             raise IndexError(f"field {number} is cut off")
-        yield number, data[position : position + length]
+        if wire == _BYTES:
+            yield number, data[position : position + length]
         position += length
 
 

@@ -14,7 +14,6 @@ def quantity(text: str | int | float) -> Fraction:
         raise ValueError(f"{text!r} is no quantity")
     number, unit = Fraction(found["number"]), found["unit"]
     if unit.endswith("i"):
-        return number * 1024 ** POWERS[unit[0].replace("K", "k")]
-    if unit in POWERS:
-        return number * Fraction(1000) ** POWERS[unit]
-    return number * Fraction(10) ** int(unit[1:])
+        return number * Fraction(1024 ** POWERS[unit[0].replace("K", "k")])
+    base, power = (1000, POWERS[unit]) if unit in POWERS else (10, int(unit[1:]))
+    return number * Fraction(base**power) if power >= 0 else number / Fraction(base**-power)

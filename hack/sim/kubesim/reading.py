@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -53,6 +54,12 @@ def matcher(target: Target, request: Request, state: State) -> Matches:
     return matches
 
 
+def pinned_name(target: Target, request: Request) -> str:
+    """The one name that a request selects, "" if it may be several."""
+    selected = re.search(r"(?:^|,)metadata\.name==?([^,!=]+)(?:,|$)", request.option("fieldSelector"))
+    return target.name or (selected[1] if selected else "")
+
+
 def _selectable(definition: Object, version: str) -> frozenset[str]:
     for each in objects(definition["spec"]["versions"]):
         if each["name"] == version:
@@ -62,7 +69,7 @@ def _selectable(definition: Object, version: str) -> frozenset[str]:
     return frozenset()
 
 
-def parse_version(text: str, state: State) -> int:
+def parse_version(text: str) -> int:
     """A resourceVersion; 0 for none. Raises Refusal (500, as the real server does, for what is no number)."""
     if not text:
         return 0
@@ -78,7 +85,7 @@ def parse_version(text: str, state: State) -> int:
 def listed(target: Target, request: Request, state: State, *, behind: int = 0) -> Page:
     """A collection as its query asks for it, `behind` changes late. Raises Refusal (400, 410, 422, 504)."""
     matches = matcher(target, request, state)
-    asked = parse_version(request.option("resourceVersion"), state)
+    asked = parse_version(request.option("resourceVersion"))
     exact = _checked_match(request) == EXACT
     limit = int(request.option("limit") or 0)
     token = request.option("continue")
@@ -138,12 +145,13 @@ def _token(version: int, start: ObjectKey) -> str:
 
 
 def _opened(token: str) -> tuple[int, ObjectKey]:
+    text = b""
     try:
         text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         content = decode(text)
         version, start = int(content["rv"]), str(content["start"])
     except msgspec.DecodeError as error:
-        why = f"invalid character {chr(text[0])!r} looking for beginning of value"
+        why = f"invalid character {text[:1].decode('latin-1')!r} looking for beginning of value"
         raise bad_request(f"invalid continue token: continue key is not valid: {why}") from error
     except (binascii.Error, KeyError, TypeError, ValueError) as error:
         raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error

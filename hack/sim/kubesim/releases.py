@@ -68,7 +68,7 @@ class Release:
         return info
 
     def document(self, group: str, version: str) -> str | None:
-        """The OpenAPI document for a group and version: the release's own, or that of the nearest release known."""
+        """The OpenAPI document for a group and version: the release's own, or that of the nearest known."""
         word = f"{group or 'core'}-{version}"
         for base in (self.full, self.document_base, "k1.36.3"):
             if f"{base}-{word}" in documents.available():

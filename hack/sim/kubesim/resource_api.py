@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from kubesim import reading, tables
+from kubesim.bodies import Options, body_of
 from kubesim.deleting import DeleteOptions, Deleter, named
 from kubesim.messages import Request, Response, json_response
 from kubesim.refusals import Cause, expired, forbidden, invalid, method_not_allowed
@@ -11,7 +12,7 @@ from kubesim.state import State
 from kubesim.store import Change, Step
 from kubesim.values import Object, encode
 from kubesim.watching import Rhythm, Watch, seen
-from kubesim.writing import Options, Outcome, Writer, body_of
+from kubesim.writing import Outcome, Writer
 
 INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 
@@ -22,7 +23,7 @@ class ResourceApi:
     def __init__(self, state: State) -> None:
         self._state = state
         self._deleter = Deleter(state)
-        self._writer = Writer(state, self._deleter.after_write)
+        self._writer = Writer(state, self._deleter)
 
     def answer(self, request: Request, target: Target, *, behind: int = 0) -> Response:
         """Raises Refusal."""
@@ -46,7 +47,8 @@ class ResourceApi:
                 return self._shown(self._writer.patch(target, request, options).stored, target)
             case "DELETE":
                 return self._shown(self._deleter.delete(target, DeleteOptions.of(request)).last, target)
-        raise method_not_allowed()
+            case _:
+                raise method_not_allowed()
 
     def _of_collection(self, request: Request, target: Target, behind: int) -> Response:
         match request.method:
@@ -56,7 +58,8 @@ class ResourceApi:
                 return self._written(request, target, self._create(request, target))
             case "DELETE":
                 return self._delete_collection(request, target)
-        raise method_not_allowed()
+            case _:
+                raise method_not_allowed()
 
     def _of_object(self, request: Request, target: Target) -> Response:
         match request.method:
@@ -69,7 +72,8 @@ class ResourceApi:
                 return self._written(request, target, self._writer.patch(target, request, Options.of(request)))
             case "DELETE" if not target.subresource:
                 return self._delete(request, target)
-        raise method_not_allowed()
+            case _:
+                raise method_not_allowed()
 
     def _create(self, request: Request, target: Target) -> Outcome:
         body = body_of(request, target)
@@ -134,12 +138,14 @@ class ResourceApi:
                 self._deleter.delete(inside, options)
         return json_response(200, self._list_body(page, target), *_warnings(target, ()))
 
-    def watch(self, request: Request, target: Target, rhythm: Rhythm, closed: Callable[[Watch], None]) -> Watch:
+    def watch(
+        self, request: Request, target: Target, rhythm: Rhythm, closed: Callable[[Watch, Callable[[], None]], None]
+    ) -> Watch:
         """Raises Refusal (400, 422, 500)."""
         state, store = self._state, self._state.store
         self._check_streaming(request)
         matches = reading.matcher(target, request, state)
-        version = reading.parse_version(request.option("resourceVersion"), state)
+        version = reading.parse_version(request.option("resourceVersion"))
         form = _Form(self, request, target, shows_null=state.release.shows_null_times)
         initial = request.flag("sendInitialEvents") and state.release.streaming_lists
         table = target.resource.table
@@ -148,13 +154,11 @@ class ResourceApi:
             if change.version > version and (event := seen(change, matches)) is not None:
                 watch.feed(form.line(change, *event))
 
-        stop = store.listen(table, on_change)
+        stop = store.listen(table, on_change, reading.pinned_name(target, request))
 
-        def on_close(closing: Watch) -> None:
-            stop()
-            closed(closing)
-
-        watch = Watch(state.clock, rhythm, lambda: form.bookmark(store.settled), on_close)
+        watch = Watch(
+            state.clock, rhythm, lambda: form.bookmark(store.settled), lambda closing: closed(closing, stop)
+        )
         if initial or version == 0:
             for _, each in store.all(table):
                 if matches(each):

@@ -6,9 +6,11 @@ uses another is refused as one that cannot be evaluated, rather than being taken
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kubesim.fieldsets import item_element
@@ -48,7 +50,7 @@ KEYWORDS = frozenset(
 ESCAPES = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
 FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "indexOf": lambda whole, part: whole.find(part) if isinstance(whole, str) else _position(whole, part),
-    "isSorted": lambda items: all(a <= b for a, b in zip(items, items[1:], strict=False)),
+    "isSorted": lambda items: all(a <= b for a, b in pairwise(items)),
     "join": lambda items, separator="": separator.join(items),
     "lowerAscii": lambda text: text.lower(),
     "max": max,
@@ -74,14 +76,19 @@ class Rule:
     text: str
     transition: bool
     optional_old: bool
+    functions: tuple[str, ...]
     raw: Object
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The rules of a schema node and of what is below it; nodes without rules are left out."""
+    """The rules of a schema node and of what is below it; nodes without rules are left out.
+
+    `plain` values can be given to rules as they are.
+    """
 
     schema: Schema
+    plain: bool
     rules: tuple[Rule, ...]
     properties: Mapping[str, Node]
     values: Node | None
@@ -100,14 +107,29 @@ def compiled(schema: Schema) -> Node | None:
     rules = tuple(_rule(raw) for raw in objects(schema.raw.get("x-kubernetes-validations")))
     if not (rules or properties or values or items):
         return None
-    return Node(schema, rules, properties, values, items)
+    return Node(schema, _is_plain(schema), rules, properties, values, items)
+
+
+def _is_plain(schema: Schema) -> bool:
+    """Whether no name below needs escaping, and no number needs to become a double."""
+    if schema.type == "number" or any(escaped(name) != name for name in schema.property_names):
+        return False
+    below = [schema.items, schema.additional, *(schema.field(name) for name in schema.property_names)]
+    return all(_is_plain(child) for child in below if child is not None)
 
 
 def _rule(raw: Object) -> Rule:
     import cel
 
     text = raw["rule"]
-    return Rule(cel.compile(text), text, USES_OLD.search(text) is not None, bool(raw.get("optionalOldSelf")), raw)
+    return Rule(
+        program=cel.compile(text),
+        text=text,
+        transition=USES_OLD.search(text) is not None,
+        optional_old=bool(raw.get("optionalOldSelf")),
+        functions=tuple(name for name in FUNCTIONS if name in text or name in raw.get("messageExpression", "")),
+        raw=raw,
+    )
 
 
 def violations(node: Node, value: Value, old: Value, path: str) -> Iterator[Cause]:
@@ -115,7 +137,7 @@ def violations(node: Node, value: Value, old: Value, path: str) -> Iterator[Caus
     for rule in node.rules:
         if rule.transition and old is None and not rule.optional_old:
             continue
-        yield from _evaluated(rule, node.schema, value, old, path)
+        yield from _evaluated(rule, node, value, old, path)
     if isinstance(value, dict):
         for key, each in value.items():
             child = node.properties.get(key) or node.values
@@ -136,12 +158,13 @@ def _correlated(old: Value, schema: Schema) -> dict[str, Value]:
     return {item_element(each, schema): each for each in old}
 
 
-def _evaluated(rule: Rule, schema: Schema, value: Value, old: Value, path: str) -> Iterator[Cause]:
+def _evaluated(rule: Rule, node: Node, value: Value, old: Value, path: str) -> Iterator[Cause]:
+    schema = None if node.plain else node.schema
     variables = {"self": spoken(value, schema), "oldSelf": spoken(old, schema)}
     if "fieldPath" in rule.raw:
         path = f"{path}{rule.raw['fieldPath']}".lstrip(".")
     try:
-        verdict = rule.program.execute(_context(variables))
+        verdict = rule.program.execute(_context(rule, variables))
     except (RuntimeError, ValueError, TypeError) as error:
         text = f"Invalid value: {_kind(value)}: rule evaluation error: {error}: {rule.text}"
         yield Cause("FieldValueInvalid", text, path or "<nil>")
@@ -156,10 +179,9 @@ def _message(rule: Rule, variables: Object, reason: str) -> str:
     if "messageExpression" in rule.raw:
         import cel
 
-        try:
-            said = cel.compile(rule.raw["messageExpression"]).execute(_context(variables))
-        except (RuntimeError, ValueError, TypeError):
-            pass  # the server, too, falls back to the message
+        # The server, too, falls back to the message.
+        with contextlib.suppress(RuntimeError, ValueError, TypeError):
+            said = cel.compile(rule.raw["messageExpression"]).execute(_context(rule, variables))
     match reason:
         case "FieldValueForbidden":
             return f"Forbidden: {said}"
@@ -167,15 +189,17 @@ def _message(rule: Rule, variables: Object, reason: str) -> str:
             return f"Required value: {said}"
         case "FieldValueDuplicate":
             return f"Duplicate value: {said}"
+        case _:
+            pass
     return f"Invalid value: {said}"
 
 
-def _context(variables: Object) -> cel.Context:
+def _context(rule: Rule, variables: Object) -> cel.Context:
     import cel
 
     context = cel.Context(variables)
-    for name, function in FUNCTIONS.items():
-        context.add_function(name, function)
+    for name in rule.functions:
+        context.add_function(name, FUNCTIONS[name])
     return context
 
 

@@ -10,11 +10,12 @@ PREFIX = "#/components/schemas/"
 class Schema:
     """One node. Children are made when first asked for, since schemas may refer to themselves."""
 
-    __slots__ = ("_children", "_definitions", "name", "raw")
+    __slots__ = ("_children", "_definitions", "_fields", "name", "raw")
 
     def __init__(self, raw: Object, definitions: Mapping[str, Object] | None = None, name: str = "") -> None:
         self._definitions: Mapping[str, Object] = definitions or {}
         self._children: dict[str, Schema | None] = {}
+        self._fields: dict[str, Schema] = {}
         self.name = name
         self.raw = self._resolved(raw)
 
@@ -34,9 +35,9 @@ class Schema:
         return self._definitions
 
     def _child(self, key: str, raw: Value) -> "Schema | None":
-        if key not in self._children:
-            self._children[key] = Schema(raw, self._definitions) if isinstance(raw, dict) else None
-        return self._children[key]
+        child = Schema(raw, self._definitions) if isinstance(raw, dict) else None
+        self._children[key] = child
+        return child
 
     @property
     def type(self) -> str:
@@ -50,16 +51,24 @@ class Schema:
 
     def field(self, name: str) -> "Schema | None":
         """The schema of a named property, None if it is not named."""
-        return self._child(f".{name}", self.raw.get("properties", {}).get(name))
+        if name in self._fields:
+            return self._fields[name]
+        raw = self.raw.get("properties", {}).get(name)
+        if raw is None:
+            return None
+        child = Schema(raw, self._definitions)
+        self._fields[name] = child
+        return child
 
     @property
     def items(self) -> "Schema | None":
-        return self._child("[]", self.raw.get("items"))
+        return self._children["[]"] if "[]" in self._children else self._child("[]", self.raw.get("items"))
 
     @property
     def additional(self) -> "Schema | None":
         """The schema of a map's values."""
-        return self._child("{}", self.raw.get("additionalProperties"))
+        known = self._children
+        return known["{}"] if "{}" in known else self._child("{}", self.raw.get("additionalProperties"))
 
     def member(self, name: str) -> "Schema | None":
         """The schema below a key, be it a property or a map's value."""
@@ -117,7 +126,7 @@ class Schema:
 
 
 def closed_over(definitions: Mapping[str, Object]) -> dict[str, Object]:
-    """Definitions of built-in types, in which an object without properties holds anything (RawExtension, FieldsV1)."""
+    """Definitions of built-in types, in which an object without properties holds anything (RawExtension)."""
     return {name: _open_ended(raw) for name, raw in definitions.items()}
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -142,11 +143,16 @@ class Server:
         except ConnectionError:
             return _break(received)
 
+    def _wake(self, news: asyncio.Event) -> None:
+        """From any thread; after the end there is nobody to wake."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(news.set)
+
     async def _stream(self, received: web.Request, request: Request, rule: Rule | None) -> web.StreamResponse:
         watch = self._cluster.open(request, rule)
         response = web.StreamResponse(status=watch.status, headers=watch.headers)
         news = asyncio.Event()
-        watch.listen(lambda: self._loop.call_soon_threadsafe(news.set))
+        watch.listen(partial(self._wake, news))
         try:
             await response.prepare(received)
             await _copy(watch, response, news)

@@ -12,6 +12,7 @@ from kubesim.kinds.table import PLAIN, behaviour_of
 from kubesim.refusals import not_found
 from kubesim.releases import Release
 from kubesim.resources import Resource, Target
+from kubesim.rules import Node
 from kubesim.store import Store
 from kubesim.values import Object
 
@@ -22,14 +23,17 @@ SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """Objects, kinds, time and chance. `resources` changes as custom resources come and go."""
+    """Objects, kinds, time and chance.
+
+    `resources` changes as custom resources come and go; `rules` has their CEL rules by group, plural and version.
+    """
 
     store: Store
     release: Release
     clock: Clock
     rng: random.Random
     resources: dict[tuple[str, str], Resource]
-    rules: dict[tuple[str, str, str], object] = field(default_factory=dict)
+    rules: dict[tuple[str, str, str], Node | None] = field(default_factory=dict)
 
     def now(self) -> str:
         return timestamp(self.clock.now())

@@ -37,6 +37,9 @@ class Change:
     lines: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
 
 
+Listener: TypeAlias = Callable[[Change], None]
+
+
 class Store:
     """Objects by table and key. The caller holds the lock; stored objects are never changed in place."""
 
@@ -51,7 +54,7 @@ class Store:
         self._compacted = 0
         self._owned: dict[str, set[tuple[TableKey, ObjectKey]]] = defaultdict(set)
         self._places: dict[str, tuple[TableKey, ObjectKey]] = {}
-        self._listeners: dict[TableKey, list[Callable[[Change], None]]] = defaultdict(list)
+        self._listeners: dict[tuple[TableKey, str], list[Listener]] = defaultdict(list)
 
     def get(self, table: TableKey, key: ObjectKey) -> Object | None:
         return self._tables[table].get(key)
@@ -127,10 +130,18 @@ class Store:
         for log in self._log.values():
             log.clear()
 
-    def listen(self, table: TableKey, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Be told of every change of a table; call the answer to end that."""
-        self._listeners[table].append(listener)
-        return lambda: self._listeners[table].remove(listener) if listener in self._listeners[table] else None
+    def listen(self, table: TableKey, listener: Listener, name: str = "") -> Callable[[], None]:
+        """Be told of every change of a table, or of objects of one name; call the answer to end that."""
+        known = self._listeners[table, name]
+        known.append(listener)
+
+        def stop() -> None:
+            if listener in known:
+                known.remove(listener)
+            if not known and self._listeners.get((table, name)) is known:
+                del self._listeners[table, name]
+
+        return stop
 
     def _versioned(self, changed: Object) -> Object:
         self.version += 1
@@ -147,8 +158,9 @@ class Store:
         log.append(change)
         if len(log) > self._history:
             self._forgotten[table] = log.popleft().version
-        for listener in list(self._listeners[table]):
-            listener(change)
+        for name in ("", change.key[1]):
+            for listener in list(self._listeners.get((table, name), ())):
+                listener(change)
         self.settled = change.version
 
 

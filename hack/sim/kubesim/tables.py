@@ -107,7 +107,7 @@ def _custom_column(raw: Object) -> Column:
 
 
 def path_value(value: Value, path: str) -> Value:
-    """What a simple JSONPath names: fields, indices, [*], and filters by one field's value; the first if several."""
+    """What a simple JSONPath names (fields, indices, [*], filters by a field's value); the first if several."""
     found = [value]
     for step in STEP.finditer(path):
         found = [below for each in found for below in _below(each, step[1] or step[2])]

@@ -1,5 +1,6 @@
 """The controller with all its threads, on a simulated API server in memory: what it does, and that it ends."""
 
+import json
 import random
 import threading
 import time
@@ -13,8 +14,11 @@ import kubesim
 from kubesim import Fault, Rule
 from reconciler.controller.controller import Controller, ControllerSettings
 from reconciler.controller.controller_metrics import DECLARED
+from reconciler.controller.front_ends import GROUP
 from reconciler.controller.node_states import NODE_STATES
 from reconciler.runtime.kube.client import KubeClient
+from reconciler.runtime.kube.errors import error_of
+from reconciler.runtime.kube.transport import Request, Response, Stream
 from reconciler.runtime.metrics import NoMetrics
 from tests.contract_files import REPOSITORY
 from tests.kube_in_memory import InMemory
@@ -23,6 +27,9 @@ from tests.unit.state.dra.objects import PF, table
 CLAIMS = "/apis/resource.k8s.io/{version}/namespaces/default/resourceclaims"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/gpu-controller"
 EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
+
+
+NOT_SERVED = Response(status=404, headers={"content-type": "text/plain"}, body=b"404 page not found")
 
 
 class World:
@@ -73,9 +80,9 @@ class World:
         return {entry["claimName"]: entry for entry in self.spec().get("allocations", ())}
 
     @contextmanager
-    def controller(self, identity: str = "one") -> Iterator[Controller]:
+    def controller(self, identity: str = "one", over: InMemory | None = None) -> Iterator[Controller]:
         controller = Controller(
-            KubeClient(InMemory(self.cluster)),
+            KubeClient(over or InMemory(self.cluster)),
             table(),
             ControllerSettings(lease_namespace="default", identity=identity, workers=2),
             metrics=NoMetrics(DECLARED),
@@ -89,6 +96,29 @@ class World:
         finally:
             controller.stop()
             assert self.crashes == []
+
+
+class Upgraded(InMemory):
+    """The cluster as seen through a server that serves one version of resource.k8s.io only, and then another."""
+
+    def __init__(self, cluster: kubesim.Cluster, version: str) -> None:
+        super().__init__(cluster)
+        self.version = version
+
+    def send(self, request: Request) -> Response:
+        if request.path == f"/apis/{GROUP}":
+            return Response(status=200, body=json.dumps({"versions": [{"version": self.version}]}).encode())
+        return NOT_SERVED if self._hidden(request) else super().send(request)
+
+    @contextmanager
+    def stream(self, request: Request) -> Iterator[Stream]:
+        if self._hidden(request):
+            raise error_of(NOT_SERVED, request)
+        with super().stream(request) as stream:
+            yield stream
+
+    def _hidden(self, request: Request) -> bool:
+        return request.path.startswith(f"/apis/{GROUP}/") and self.version not in request.path.split("/")
 
 
 def eventually(holds: Callable[[], object]) -> None:
@@ -210,3 +240,23 @@ def test_the_lease_is_given_back_at_the_end() -> None:
     with world.controller():
         eventually(lambda: world.cluster.get(LEASE.rsplit("/", 1)[0])["items"])
     assert world.cluster.get(LEASE)["spec"]["holderIdentity"] == ""
+
+
+def test_a_version_that_is_served_no_more_gives_way_to_another() -> None:
+    world = World()
+    world.make_node()
+    server = Upgraded(world.cluster, "v1beta1")
+    with world.controller(over=server):
+        kept = world.allocate("kept")
+        world.allocate("dropped")
+        eventually(lambda: world.entries().keys() == {"kept", "dropped"})
+        assert world.entries()["kept"]["source"] == "resource.k8s.io/v1beta1"
+        server.version = "v1"
+        world.cluster.drop_watches("resourceclaims")
+        world.cluster.delete(f"{world.claims()}/dropped")
+        eventually(lambda: world.entries().keys() == {"kept"})
+        world.allocate("new")
+        eventually(lambda: world.entries().keys() == {"kept", "new"})
+        assert world.entries()["new"]["source"] == "resource.k8s.io/v1"
+        assert world.entries()["kept"]["name"] == kept
+        assert world.entries()["kept"]["source"] == "resource.k8s.io/v1beta1"

@@ -2,8 +2,8 @@
 
 Every spec that is written is judged at once: no entry of a living allocation may vanish, none that was removed may
 come back, no index may move or be given twice, nothing may be written to an object whose node has not reported, no
-withdrawal may be confirmed that a claim stands against. When all come to rest every node has exactly the entries of
-its claims.
+withdrawal may be confirmed that a claim stands against. When all come to rest every node has exactly the entries
+of its claims.
 """
 
 import itertools
@@ -220,7 +220,7 @@ class Replicas(RuleBasedStateMachine):
     def lead(self, replica: int, leading: bool) -> None:
         self.replicas[replica].leading = leading
 
-    @rule(seconds=st.sampled_from([0.1, 0.6, 1.1, 2.5]))
+    @rule(seconds=st.sampled_from([0.1, 0.6, 1.1, 2.5, 130.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for replica in self.replicas:
@@ -232,11 +232,46 @@ class Replicas(RuleBasedStateMachine):
         only = "/namespaces/" if looks else "/"
         self.server.faults += [Fault(status=status, lost_answer=not status, only=only)] * times
 
-    @rule(replica=replicas, first=nodes)
-    def claims_watch_hangs(self, replica: int, first: str) -> None:
+    @rule(number=st.integers(0, 5), replica=replicas)
+    def reallocate(self, number: int, replica: int) -> None:
+        """A claim loses its device and gets the same again, as another share; one replica knows it at once."""
+        taken = sorted((name, claim) for (_, name), claim in self.server.claims.items() if claim["status"])
+        if not taken:
+            return
+        name, claim = taken[number % len(taken)]
+        (result,) = claim["status"]["allocation"]["devices"]["results"]
+        self.release(number, delete=False)
+        free = [name for name in NAMES if not self.server.claims.get(("ml", name), {}).get("status")]
+        self.allocate(free.index(name), result["pool"], "", 1 + number)
+        self.catch_up(replica)
+
+    @rule(
+        pod=st.tuples(st.integers(0, 5), nodes, modes, st.integers(1, 4)),
+        replica=replicas,
+        number=st.integers(0, 5),
+    )
+    def come_and_go(self, pod: tuple[int, str, str, int], replica: int, number: int) -> None:
+        """A replica hears of a claim, then of nothing until all is over; then it learns of nodes only."""
+        self.catch_up(replica)
+        self.allocate(*pod)
+        self.replicas[replica].hear("claim")
+        self.business_as_usual_of(1 - replica)
+        self.release(number, delete=True)
+        self.business_as_usual_of(1 - replica)
+        self.replicas[replica].relist("node")
+        for _ in NODES:
+            self.replicas[replica].work()
+
+    def business_as_usual_of(self, replica: int) -> None:
+        self.catch_up(replica)
+        for node in NODES:
+            self.report(node, prepare=True)
+
+    @rule(replica=replicas, first=nodes, gap=st.booleans())
+    def claims_watch_hangs(self, replica: int, first: str, gap: bool) -> None:
         """A replica that hears nothing of claims any more goes on with what it has."""
         for _ in range(2):
-            self.replicas[replica].hear("node")
+            (self.replicas[replica].relist if gap else self.replicas[replica].hear)("node")
             for _ in NODES:
                 self.replicas[replica].work()
             self.replicas[replica].list()
@@ -247,6 +282,7 @@ class Replicas(RuleBasedStateMachine):
     def replace_the_object(self, node: str, replica: int) -> None:
         """It is deleted and made again, and reported before anybody else does anything."""
         if node in self.server.nodes:
+            self.report(node, prepare=True)
             self.lose_the_object(node, really=2)
             self.make_node(node)
             self.report(node, prepare=False)

@@ -23,6 +23,10 @@ def _nothing(_: Object) -> None:
     """No defaults."""
 
 
+def _timeless(_: Object, _now: str) -> None:
+    """Nothing is stamped."""
+
+
 def _unchanged(_new: Object, _old: Object) -> None:
     """Updates need no preparation."""
 
@@ -37,9 +41,12 @@ def _silent(_: Object) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """`default`, `create`, `update` and, once all is checked, `tidy` change the object they are given: a fresh copy."""
+    """`default`, `stamp` (which is told the time), `create`, `update` and, once all is checked, `tidy` change the
+    object they are given, which is a copy.
+    """
 
     default: Callable[[Object], None] = _nothing
+    stamp: Callable[[Object, str], None] = _timeless
     create: Callable[[Object], None] = _nothing
     update: Callable[[Object, Object], None] = _unchanged
     causes: Callable[[Object, View], Iterable[Cause]] = _valid

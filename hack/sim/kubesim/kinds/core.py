@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubesim.kinds.behaviour import Behaviour, View
 from kubesim.refusals import Cause, invalid_value
-from kubesim.values import Object, objects
+from kubesim.values import Object, at, objects
 
 CONFIG_KEY = r"[-._a-zA-Z0-9]+"
 POD_DEFAULTS: Object = {
@@ -51,6 +51,9 @@ def default_pod_spec(spec: Object) -> None:
 
 def _default_pod(pod: Object) -> None:
     default_pod_spec(pod.setdefault("spec", {}))
+    for condition in objects(at(pod, "status", "conditions")):
+        condition.setdefault("lastProbeTime", None)
+        condition.setdefault("lastTransitionTime", None)
 
 
 def _create_pod(pod: Object) -> None:
@@ -66,8 +69,9 @@ def _config_causes(config: Object, view: View) -> Iterator[Cause]:
         for key in config.get(part) or {}:
             if not re.fullmatch(CONFIG_KEY, key):
                 why = (
-                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name', "
-                    f" or 'KEY_NAME',  or 'key-name', regex used for validation is '{CONFIG_KEY}')"
+                    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' "
+                    f"(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is "
+                    f"'{CONFIG_KEY}')"
                 )
                 yield invalid_value(f"{part}[{key}]", key, why)
     if view.old is not None and view.old.get("immutable"):
@@ -82,6 +86,15 @@ def _config_causes(config: Object, view: View) -> Iterator[Cause]:
 def _default_node(node: Object) -> None:
     node.setdefault("spec", {})
     node.setdefault("status", {})
+
+
+def _default_event(event: Object) -> None:
+    """Parts that show whether or not they were given."""
+    for name in ("eventTime", "firstTimestamp", "lastTimestamp"):
+        event.setdefault(name, None)
+    event.setdefault("source", {})
+    for name in ("reportingComponent", "reportingInstance"):
+        event.setdefault(name, "")
 
 
 INVOLVED = frozenset(
@@ -102,5 +115,6 @@ CONFIG_MAP = Behaviour(causes=_config_causes)
 SECRET = Behaviour(default=_default_secret, causes=_config_causes, selectable=frozenset({"type"}))
 NODE = Behaviour(default=_default_node, selectable=frozenset({"spec.unschedulable"}))
 EVENT = Behaviour(
+    default=_default_event,
     selectable=INVOLVED | {"reason", "reportingComponent", "source", "type"},
 )

@@ -1,11 +1,10 @@
-"""CustomResourceDefinition: its defaults and the rules of structural schemas."""
+"""CustomResourceDefinition: its defaults and what is checked of it."""
 
 from collections.abc import Iterator
 
-from kubesim import rules
+from kubesim.kinds import structural
 from kubesim.kinds.behaviour import Behaviour, View
 from kubesim.refusals import Cause, invalid_value, required
-from kubesim.schema import Schema
 from kubesim.values import Object, at, objects
 
 
@@ -48,37 +47,7 @@ def _version_causes(version: Object, path: str) -> Iterator[Cause]:
     if raw is None:
         yield required(place, "schemas are required")
         return
-    yield from _structural(raw, place, root=True)
-    try:
-        rules.compiled(Schema(raw))
-    except ValueError as error:
-        yield invalid_value(f"{place}.x-kubernetes-validations", "", f"compilation failed: {error}")
-
-
-def _structural(raw: Object, path: str, *, root: bool = False) -> Iterator[Cause]:
-    """The rules of structural schemas that people break."""
-    loose = raw.get("x-kubernetes-int-or-string") or raw.get("x-kubernetes-preserve-unknown-fields")
-    if not raw.get("type") and not loose:
-        yield required(
-            f"{path}.type", "must not be empty for specified " + ("object" if root else "object fields")
-        )
-    if root and raw.get("type") not in (None, "object"):
-        yield invalid_value(f"{path}.type", raw["type"], "must be object at the root")
-    if raw.get("type") == "array" and "items" not in raw:
-        yield required(f"{path}.items", "must be specified")
-    if "properties" in raw and raw.get("additionalProperties"):
-        text = "Forbidden: additionalProperties and properties are mutual exclusive"
-        yield Cause("FieldValueForbidden", text, f"{path}.additionalProperties")
-    for key in raw.get("x-kubernetes-list-map-keys", ()):
-        item = raw.get("items", {})
-        if key not in item.get("required", ()) and "default" not in at(item, "properties", key):
-            why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-            yield required(f"{path}.items.properties[{key}].default", why)
-    for name, child in (raw.get("properties") or {}).items():
-        yield from _structural(child, f"{path}.properties[{name}]")
-    for word in ("items", "additionalProperties"):
-        if isinstance(raw.get(word), dict):
-            yield from _structural(raw[word], f"{path}.{word}")
+    yield from structural.causes(raw, place)
 
 
 BEHAVIOUR = Behaviour(default=_default, create=_create, causes=_causes)

@@ -129,7 +129,7 @@ def selector_causes(selectors: list[Object], path: str) -> Causes:
 
 
 def _parse_problem(expression: str) -> str:
-    import cel  # noqa: PLC0415  a quarter of a second that most clusters in tests need not spend
+    import cel
 
     try:
         cel.compile(expression)

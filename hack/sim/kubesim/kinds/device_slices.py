@@ -1,4 +1,4 @@
-"""ResourceSlice: what the server of 1.33 and later refuses (recorded from 1.36; older limits from their sources)."""
+"""ResourceSlice: what the server of 1.33 and later refuses (recorded from 1.36; older limits: documented)."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -226,6 +226,19 @@ def _warnings(whole: Object) -> Iterator[str]:
         yield f'spec.driver: driver names should be lowercase; "{driver}" contains uppercase characters'
 
 
+def _stamp_taints(whole: Object, now: str) -> None:
+    """A taint without a time gets one with every write, so that writing the same again is a change."""
+    for device in objects(at(whole, "spec", "devices")):
+        for taint in objects(device.get("taints")):
+            taint.setdefault("timeAdded", now)
+
+
+def _stamp_rule(rule: Object, now: str) -> None:
+    taint = at(rule, "spec", "taint")
+    if isinstance(taint, dict):
+        taint.setdefault("timeAdded", now)
+
+
 def _tidy(whole: Object) -> None:
     for name in ("devices", "sharedCounters"):
         if whole["spec"].get(name) == []:
@@ -233,8 +246,10 @@ def _tidy(whole: Object) -> None:
 
 
 SLICE = Behaviour(
+    stamp=_stamp_taints,
     causes=causes,
     tidy=_tidy,
     warnings=_warnings,
     selectable=frozenset({"spec.nodeName", "spec.driver", "spec.pool.name"}),
 )
+TAINT_RULE = Behaviour(stamp=_stamp_rule)

@@ -20,6 +20,7 @@ BEHAVIOURS: Mapping[tuple[str, str], Behaviour] = {
     ("apps", "replicasets"): workloads.REPLICA_SET,
     ("events.k8s.io", "events"): core.EVENT,
     (DEVICES, "deviceclasses"): device_claims.CLASS,
+    (DEVICES, "devicetaintrules"): device_slices.TAINT_RULE,
     (DEVICES, "resourceclaims"): device_claims.CLAIM,
     (DEVICES, "resourceclaimtemplates"): device_claims.TEMPLATE,
     (DEVICES, "resourceslices"): device_slices.SLICE,

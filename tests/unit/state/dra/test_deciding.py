@@ -112,11 +112,10 @@ class TestRemoving:
         "live",
         [
             looks(gone=[vf_claim("a")]),
-            looks(claim("another", result(f"{PF}-m4"), name="c-elsewhere")) | looks(gone=[vf_claim("a")]),
             looks(claim("a")),
             looks(claim("a", {**result(PF), "pool": "node-2"})),
         ],
-        ids=["gone", "gone, others there", "without allocation", "on another node"],
+        ids=["gone", "without allocation", "on another node"],
     )
     def test_what_the_look_confirms(self, live: Any) -> None:
         state = after(written(view(node(), vf_claim("a"))))
@@ -138,6 +137,12 @@ class TestRemoving:
         unknown = looks(failed=[vf_claim("a")])
         assert decide(view(state, looks=unknown)) == Nothing(why=("can't look at ml/c-a: no answer",), retry=True)
         assert indexes(written(view(state, vf_claim("b"), looks=unknown))) == {"a": [0], "b": [1]}
+
+    def test_what_was_seen_gone_is_not_put_back_by_a_cache(self) -> None:
+        adopted = node({}, reports())
+        gone = looks(gone=[vf_claim("a")])
+        assert spec_of(written(view(adopted, vf_claim("a"), looks=gone)))["allocations"] == []
+        assert isinstance(decide(view(node(), vf_claim("a"), looks=gone)), Nothing)
 
     def test_other_devices_of_a_claim_take_a_look_too(self) -> None:
         state = after(written(view(node(), vf_claim("a"))))

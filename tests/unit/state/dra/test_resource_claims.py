@@ -30,13 +30,8 @@ def test_nulls_are_as_good_as_nothing() -> None:
     raw["status"]["allocation"]["devices"]["config"] = None
     (ours,) = ClaimReader().claim(encode(raw)).results
     assert (ours.share_id, ours.admin_access, ours.consumed) == ("", False, ())
-    for status in (
-        None,
-        {},
-        {"allocation": None},
-        {"allocation": {}},
-        {"allocation": {"devices": {"results": None}}},
-    ):
+    statuses: list[Any] = [None, {}, {"allocation": None}, {"allocation": {}}]
+    for status in [*statuses, {"allocation": {"devices": {"results": None}}}]:
         assert ClaimReader().claim(encode({**raw, "status": status})).results == ()
 
 

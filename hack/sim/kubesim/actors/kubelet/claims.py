@@ -1,0 +1,214 @@
+"""Which claims are prepared for which pods of a node: calls to drivers, and a record that survives the kubelet."""
+
+import contextlib
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from kubesim.actors import reservations
+from kubesim.actors.api import Api
+from kubesim.actors.kubelet.messages import ClaimName, Prepared, PreparedDevice
+from kubesim.actors.kubelet.plugins import CallFailed, NotRegistered, Plugins
+from kubesim.actors.reservations import Waiting
+from kubesim.actors.timing import Timing
+from kubesim.values import Object, at, objects
+
+
+class PrepareFailed(Exception):
+    """A pod's claims are not prepared; the text is the kubelet's own."""
+
+
+class UnprepareFailed(Exception):
+    """A claim is still prepared. `registered` is whether there was a driver to ask."""
+
+    def __init__(self, text: str, *, registered: bool) -> None:
+        super().__init__(text)
+        self.registered = registered
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A claim that drivers were, or were to be, asked to prepare."""
+
+    name: ClaimName
+    drivers: tuple[str, ...]
+    pods: set[str] = field(default_factory=set)
+    prepared: bool = False
+    devices: dict[str, tuple[PreparedDevice, ...]] = field(default_factory=dict)
+    calling: threading.RLock = field(default_factory=threading.RLock)
+
+    def record(self) -> Object:
+        name = {"namespace": self.name.namespace, "name": self.name.name, "uid": self.name.uid}
+        devices = {driver: [asdict(each) for each in found] for driver, found in self.devices.items()}
+        return {**name, "drivers": list(self.drivers), "pods": sorted(self.pods), "devices": devices}
+
+
+class ClaimBook:
+    """All claims held on a node, by namespace and name. From any thread."""
+
+    def __init__(self, api: Api, plugins: Plugins, timing: Timing, record: Path) -> None:
+        self._api = api
+        self._plugins = plugins
+        self._timing = timing
+        self._record = record
+        self._lock = threading.RLock()
+        self._held = {(each.name.namespace, each.name.name): each for each in _recorded(record)}
+
+    def prepare(self, pod: Object) -> Mapping[str, Held]:
+        """Have a pod's claims prepared, each driver in one call; they are returned by the pod's names for them.
+
+        Raises PrepareFailed.
+        """
+        claims = self._claims(pod)
+        held = {name: self._hold(claim, pod) for name, claim in claims.items()}
+        with contextlib.ExitStack() as stack:
+            for each in sorted(held.values(), key=lambda each: each.name.uid):
+                stack.enter_context(each.calling)
+            missing = [each for each in held.values() if not each.prepared]
+            by_driver: dict[str, list[Held]] = defaultdict(list)
+            for each in missing:
+                for driver in each.drivers:
+                    by_driver[driver].append(each)
+            try:
+                plugins = {driver: self._plugins.need(driver) for driver in by_driver}
+            except NotRegistered as error:
+                raise PrepareFailed(f"prepare dynamic resources: {error}") from error
+            for driver, asked in by_driver.items():
+                names = [each.name for each in asked]
+                try:
+                    answers = plugins[driver].prepare(names, self._timing.call)
+                except CallFailed as error:
+                    raise PrepareFailed(f"prepare dynamic resources: NodePrepareResources: {error}") from error
+                for each, devices in _checked(asked, answers):
+                    each.devices[driver] = devices
+            for each in missing:
+                each.prepared = True
+        with self._lock:
+            self._save()
+        return held
+
+    def _claims(self, pod: Object) -> Mapping[str, Object]:
+        """A pod's claims by its names for them; the scheduler's own has none. Raises PrepareFailed."""
+        try:
+            claims = reservations.claims_of(pod, self._api)
+        except Waiting as error:
+            raise PrepareFailed(f"prepare dynamic resources: {error}") from error
+        names = [name for name, claim in reservations.claim_names(pod) if claim]
+        for claim in claims:
+            meta = claim["metadata"]
+            if not reservations.allocated(claim) or not reservations.reserved_for(claim, pod):
+                what = f"pod {pod['metadata']['name']} is not allowed to use resource claim {meta['name']}"
+                raise PrepareFailed(f"prepare dynamic resources: {what}")
+        return dict(zip([*names, ""], claims, strict=False))
+
+    def _hold(self, claim: Object, pod: Object) -> Held:
+        """Note, also on disk, that a pod holds a claim. Raises PrepareFailed."""
+        meta, key = claim["metadata"], (claim["metadata"]["namespace"], claim["metadata"]["name"])
+        results = objects(at(claim, "status", "allocation", "devices", "results"))
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.name.uid != meta["uid"]:
+                what = f"old ResourceClaim with same name {key[1]} and different UID {held.name.uid}"
+                why = f"{what} still exists (previous pod force-deleted?!)"
+                raise PrepareFailed(f"prepare dynamic resources: {why}")
+            if held is None:
+                name = ClaimName(namespace=key[0], name=key[1], uid=meta["uid"])
+                drivers = tuple(dict.fromkeys(each["driver"] for each in results))
+                held = self._held[key] = Held(name=name, drivers=drivers)
+            held.pods.add(pod["metadata"]["uid"])
+            self._save()
+            return held
+
+    def unprepare(self, pod_uid: str) -> None:
+        """Give back what only this pod held. Raises UnprepareFailed; claims that were given back stay so."""
+        with self._lock:
+            mine = [each for each in self._held.values() if pod_uid in each.pods]
+            last = [each for each in mine if each.pods == {pod_uid}]
+        by_driver: dict[str, list[Held]] = defaultdict(list)
+        for each in last:
+            for driver in each.drivers:
+                by_driver[driver].append(each)
+        for driver, asked in by_driver.items():
+            self._unprepare(driver, asked)
+        with self._lock:
+            for each in mine:
+                each.pods.discard(pod_uid)
+                if not each.pods:
+                    self._held.pop((each.name.namespace, each.name.name), None)
+            self._save()
+
+    def _unprepare(self, driver: str, asked: Sequence[Held]) -> None:
+        try:
+            answers = self._plugins.need(driver).unprepare([each.name for each in asked], self._timing.call)
+        except NotRegistered as error:
+            raise UnprepareFailed(f"{error}", registered=False) from error
+        except CallFailed as error:
+            raise UnprepareFailed(f"NodeUnprepareResources: {error}", registered=True) from error
+        for each in asked:
+            each.prepared = False
+            if each.name.uid not in answers:
+                raise UnprepareFailed("NodeUnprepareResources skipped 1 ResourceClaims", registered=True)
+            if answers[each.name.uid]:
+                why = f"NodeUnprepareResources failed for claim {each.name.name}: {answers[each.name.uid]}"
+                raise UnprepareFailed(why, registered=True)
+
+    def holders(self) -> frozenset[str]:
+        """UIDs of pods that hold claims."""
+        with self._lock:
+            return frozenset(uid for each in self._held.values() for uid in each.pods)
+
+    def of(self, pod: Object) -> Mapping[str, Held]:
+        """What a pod holds, by its names for its claims, the scheduler's claim as ""."""
+        names = {claim: name for name, claim in reservations.claim_names(pod) if claim}
+        with self._lock:
+            return {
+                names.get(each.name.name, ""): each
+                for each in self._held.values()
+                if pod["metadata"]["uid"] in each.pods
+            }
+
+    def _save(self) -> None:
+        text = json.dumps({"claims": [each.record() for each in self._held.values()]})
+        fresh = self._record.with_suffix(".new")
+        fresh.write_text(text)
+        os.replace(fresh, self._record)
+
+
+def _checked(
+    asked: Sequence[Held], answers: Mapping[str, Prepared]
+) -> Iterator[tuple[Held, tuple[PreparedDevice, ...]]]:
+    """A driver's answer, claim by claim. Raises PrepareFailed."""
+    known = {each.name.uid: each for each in asked}
+    for uid, answer in answers.items():
+        if uid not in known:
+            why = f"NodePrepareResources returned result for unknown claim UID {uid}"
+            raise PrepareFailed(f"prepare dynamic resources: {why}")
+        if answer.error:
+            name = known[uid].name.name
+            why = f"NodePrepareResources failed for ResourceClaim {name}: {answer.error}"
+            raise PrepareFailed(f"prepare dynamic resources: {why}")
+        yield known[uid], answer.devices
+    skipped = len(set(known) - set(answers))
+    if skipped:
+        raise PrepareFailed(f"prepare dynamic resources: NodePrepareResources skipped {skipped} ResourceClaims")
+
+
+def _recorded(record: Path) -> Iterator[Held]:
+    """What an earlier kubelet held. It did not note what was prepared, only which devices drivers answered with."""
+    try:
+        claims: Iterable[Object] = json.loads(record.read_text())["claims"]
+    except FileNotFoundError:
+        return
+    for each in claims:
+        name = ClaimName(namespace=each["namespace"], name=each["name"], uid=each["uid"])
+        devices = {driver: tuple(map(_device, found)) for driver, found in each["devices"].items()}
+        yield Held(name=name, drivers=tuple(each["drivers"]), pods=set(each["pods"]), devices=devices)
+
+
+def _device(raw: Object) -> PreparedDevice:
+    lists = {key: tuple(raw[key]) for key in ("requests", "cdi_ids")}
+    return PreparedDevice(**{**raw, **lists})

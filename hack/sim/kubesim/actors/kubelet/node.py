@@ -1,0 +1,306 @@
+"""A kubelet, as far as a driver of devices meets it: registration, claims, pods, health, restarts, reboots."""
+
+import contextlib
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from kubesim import Cluster
+from kubesim.actors.api import Api
+from kubesim.actors.kubelet.cdi import Edits
+from kubesim.actors.kubelet.claims import ClaimBook
+from kubesim.actors.kubelet.health import HealthStream
+from kubesim.actors.kubelet.messages import DeviceHealth, Health, HealthBook
+from kubesim.actors.kubelet.plugins import Plugin, Plugins
+from kubesim.actors.kubelet.pods import PodWorker, Surroundings
+from kubesim.actors.kubelet.registration import Registry
+from kubesim.actors.kubelet.runtime import Runtime
+from kubesim.actors.kubelet.versions import Rules
+from kubesim.actors.timing import RECORDED, Timing
+from kubesim.values import Object
+
+REGISTRY, RECORD = "plugins_registry", "dra_manager_state"
+
+
+class Kubelet:
+    """The kubelet of one node; `root` is what /var/lib/kubelet is elsewhere. It acts in threads of its own.
+
+    Containers outlive `stop`, and the claims' record is a file in `root`. Raises ValueError for a release whose
+    kubelet is not simulated.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        *,
+        root: Path,
+        cdi_directories: tuple[Path, ...],
+        timing: Timing = RECORDED,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._root = root
+        self._cdi_directories = cdi_directories
+        self._timing = timing
+        self._clock = clock
+        self._rng = random.Random(seed)
+        self._rules = Rules(minor=cluster.release.minor)
+        self._runtime = Runtime()
+        self._work: _Work | None = None
+
+    def start(self) -> None:
+        """Begin, with the containers there are."""
+        for folder in (self._root / REGISTRY, self._root / "plugins"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._work = _Work(
+            self._cluster,
+            self._node,
+            root=self._root,
+            cdi_directories=self._cdi_directories,
+            timing=self._timing,
+            rng=self._rng,
+            clock=self._clock,
+            rules=self._rules,
+            runtime=self._runtime,
+        )
+        self._work.start()
+
+    def stop(self) -> None:
+        """End as if killed: containers, drivers and what is on disk stay. Raises what went wrong in a thread."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.stop()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def power_off(self) -> None:
+        """Switch the node off: no container runs any more, and what was in the CDI directories is gone."""
+        self.stop()
+        self._runtime.power_off()
+        for directory in self._cdi_directories:
+            for path in directory.glob("*"):
+                path.unlink()
+        shutil.rmtree(self._root / REGISTRY, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Kubelet"]:
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def containers(self, namespace: str, name: str) -> Mapping[str, Edits] | None:
+        """What runs in a pod (also one whose object is gone, by its UID as name), None if nothing does."""
+        pod = Api(self._cluster, "kubelet").find("pods", namespace, name)
+        return self._runtime.containers(name if pod is None else pod["metadata"]["uid"])
+
+    def finish(self, namespace: str, name: str, exit_code: int = 0) -> None:
+        """Let a pod's containers end by themselves. Raises LookupError for a pod that is not here."""
+        self._worker(namespace, name).finish(exit_code)
+
+    def restart_containers(self, namespace: str, name: str) -> None:
+        """Let a pod's containers crash and be started again. Raises LookupError for a pod that is not here."""
+        self._worker(namespace, name).restart()
+
+    def _worker(self, namespace: str, name: str) -> PodWorker:
+        pod = Api(self._cluster, "kubelet").find("pods", namespace, name)
+        work = self._work
+        if pod is None or work is None or pod["metadata"]["uid"] not in work.workers:
+            raise LookupError(f"no pod {namespace}/{name} on {self._node}")
+        return work.workers[pod["metadata"]["uid"]]
+
+
+class _Work:
+    """What one run of a kubelet keeps in memory."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        node: str,
+        *,
+        root: Path,
+        cdi_directories: tuple[Path, ...],
+        timing: Timing,
+        rng: random.Random,
+        clock: Callable[[], float],
+        rules: Rules,
+        runtime: Runtime,
+    ) -> None:
+        self.workers: dict[str, PodWorker] = {}
+        self._cluster = cluster
+        self._node = node
+        self._timing = timing
+        self._clock = clock
+        self._rules = rules
+        self._api = Api(cluster, "kubelet")
+        self._plugins = Plugins()
+        self._claims = ClaimBook(self._api, self._plugins, timing, root / RECORD)
+        self._registry = Registry(root / REGISTRY, rules, timing, clock=clock, listener=self)
+        self._book = HealthBook()
+        self._around = Surroundings(
+            node=node,
+            api=self._api,
+            claims=self._claims,
+            runtime=runtime,
+            cdi_directories=cdi_directories,
+            timing=timing,
+            rng=rng,
+            health=self._health,
+        )
+        self._streams: list[HealthStream] = []
+        self._wipes: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._stopping = False
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"kubelet of {node}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._news.set()
+        for worker in self.workers.values():
+            worker.ask_to_stop()
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
+        self._registry.close()
+        self._thread.join()
+        for worker in self.workers.values():
+            worker.join()
+        for stream in streams:
+            stream.join()
+        failures = [self._failure, *(worker.failure for worker in self.workers.values())]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    # Drivers: the registry's listener, from any thread.
+
+    def registered(self, plugin: Plugin) -> None:
+        """Take a driver in."""
+        if not self._rules.side_by_side:
+            for older in self._plugins.of(plugin.driver):
+                self._plugins.remove(older)
+        self._plugins.add(plugin)
+        with self._lock:
+            self._wipes.pop(plugin.driver, None)
+        if self._rules.opens_health_streams:
+            stream = HealthStream(plugin, self._heard, self._timing.health_reopen)
+            with self._lock:
+                self._streams.append(stream)
+            stream.start()
+
+    def deregistered(self, plugin: Plugin) -> None:
+        """Its socket is gone."""
+        self._plugins.remove(plugin)
+        self.connection_changed(plugin)
+
+    def connection_changed(self, plugin: Plugin) -> None:
+        """Without a connected instance, a driver's slices go after a while."""
+        connected = any(each.connected for each in self._plugins.of(plugin.driver))
+        with self._lock:
+            if connected:
+                self._wipes.pop(plugin.driver, None)
+            else:
+                self._wipes.setdefault(plugin.driver, self._clock() + self._timing.wipe_after_disconnect)
+        self._news.set()
+
+    def _heard(self, driver: str, said: tuple[DeviceHealth, ...] | None) -> None:
+        with self._lock:
+            if said is None:
+                self._book.forget(driver)
+                return
+            changed = self._book.hear(driver, said, self._clock(), self._timing.health_timeout)
+        if changed:
+            for worker in list(self.workers.values()):
+                worker.refresh()
+
+    def _health(self, driver: str, pool: str, device: str) -> tuple[Health, str]:
+        with self._lock:
+            return self._book.of(driver, pool, device, self._clock())
+
+    # The loop.
+
+    def _run(self) -> None:
+        with self._cluster.unobserved() as state:
+            end = state.store.listen(("", "pods"), lambda _: self._news.set())
+        try:
+            self._loop()
+        except Exception as error:  # noqa: BLE001  raised where the kubelet is stopped
+            self._failure = error
+        finally:
+            with self._cluster.unobserved():
+                end()
+
+    def _loop(self) -> None:
+        start = self._clock()
+        wipe_all: float | None = start + self._timing.wipe_after_start
+        forget: float | None = start + self._timing.forgotten_claims
+        next_look = start
+        while not self._stopping:
+            self._news.clear()
+            now = self._clock()
+            if wipe_all is not None and now >= wipe_all:
+                wipe_all = None
+                self._wipe("")
+            if now >= next_look:
+                next_look = now + self._timing.registry_look
+                self._registry.look()
+            self._wipe_slices(now)
+            present = self._tell_pods()
+            if forget is not None and now >= forget:
+                forget = now + self._timing.forgotten_claims
+                self._give_back_forgotten(present)
+            due = [each for each in (wipe_all, forget, next_look, *self._wipes.values()) if each is not None]
+            self._news.wait(max(0.0, min(due) - self._clock()))
+
+    def _tell_pods(self) -> set[str]:
+        pods = {
+            pod["metadata"]["uid"]: pod
+            for pod in self._api.all("pods")
+            if pod["spec"].get("nodeName") == self._node
+        }
+        for uid, worker in list(self.workers.items()):
+            worker.tell(pods.get(uid))
+            if not worker.alive and worker.failure is None and uid not in pods:
+                del self.workers[uid]
+        for uid, pod in pods.items():
+            if uid not in self.workers and not self._stopping:
+                self.workers[uid] = PodWorker(pod, self._around)
+                self.workers[uid].start()
+        return set(pods)
+
+    def _give_back_forgotten(self, present: set[str]) -> None:
+        """Pods that went while no kubelet ran."""
+        for uid in (self._claims.holders() | self._around.runtime.pods()) - present - set(self.workers):
+            pod: Object = {"metadata": {"uid": uid, "name": uid, "namespace": ""}, "spec": {}, "status": {}}
+            self.workers[uid] = PodWorker(pod, self._around)
+            self.workers[uid].tell(None)
+            self.workers[uid].start()
+
+    def _wipe_slices(self, now: float) -> None:
+        with self._lock:
+            due = [driver for driver, at in self._wipes.items() if now >= at]
+            for driver in due:
+                del self._wipes[driver]
+        for driver in due:
+            self._wipe(driver)
+
+    def _wipe(self, driver: str) -> None:
+        """Delete a driver's slices of this node, all drivers' if none is named."""
+        for each in self._api.all("resourceslices"):
+            if each["spec"].get("nodeName") == self._node and driver in ("", each["spec"]["driver"]):
+                self._api.delete("resourceslices", each)

@@ -1,0 +1,150 @@
+"""Connections to drivers, and which instance of a driver is called."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from kubesim.actors.kubelet import messages
+from kubesim.actors.kubelet.messages import ClaimName, Prepared
+from kubesim.actors.kubelet.wire import Malformed
+
+USER_AGENT = "grpc-go/1.79.3"
+Answer = TypeVar("Answer")
+
+
+class CallFailed(Exception):
+    """A call to a driver failed; the text is what the kubelet tells people."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self.code = code
+        said = "context deadline exceeded" if code is grpc.StatusCode.DEADLINE_EXCEEDED else details
+        name = "".join(word.capitalize() for word in code.name.split("_"))
+        super().__init__(f"rpc error: code = {name} desc = {said}")
+
+
+class NotRegistered(Exception):
+    """No driver of this name is registered."""
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f"DRA driver {driver} is not registered")
+
+
+class Messages(Protocol):
+    """A stream of messages that can be ended from another thread."""
+
+    def __iter__(self) -> "Messages": ...
+
+    def __next__(self) -> bytes: ...
+
+    def cancel(self) -> object: ...
+
+
+class Connection:
+    """One gRPC connection over a unix socket. Closing it ends calls in flight."""
+
+    def __init__(self, path: Path, authority: str) -> None:
+        options = [("grpc.default_authority", authority), ("grpc.primary_user_agent", USER_AGENT)]
+        self._channel = grpc.insecure_channel(f"unix:{path}", options=options)
+
+    def call(self, method: str, request: bytes, seconds: float) -> bytes:
+        """Raises CallFailed."""
+        unary = self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+        try:
+            answer: bytes = unary(request, timeout=seconds)
+        except (grpc.RpcError, ValueError) as error:
+            raise _failure(error) from error
+        return answer
+
+    def stream(self, method: str, request: bytes) -> Messages:
+        """Reading it raises grpc.RpcError when it ends with an error. Raises CallFailed."""
+        opened = self._channel.unary_stream(method, request_serializer=None, response_deserializer=None)
+        try:
+            stream: Messages = opened(request)
+        except ValueError as error:
+            raise _failure(error) from error
+        return stream
+
+    def tell_of_state(self, told: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Connect, stay connected, and tell of changes from some thread."""
+        self._channel.subscribe(told, try_to_connect=True)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _failure(error: Exception) -> CallFailed:
+    if isinstance(error, grpc.Call):
+        return CallFailed(error.code(), error.details() or "")
+    return CallFailed(grpc.StatusCode.CANCELLED, f"{error}")  # grpc's word for a channel that was closed
+
+
+def registration_connection(path: Path) -> Connection:
+    """A connection as the kubelet makes it to a registration socket."""
+    return Connection(path, quote(str(path), safe=""))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Plugin:
+    """One registered instance of a driver."""
+
+    driver: str
+    endpoint: Path
+    service: str
+    connection: Connection
+    connected: bool = False
+
+    def prepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, Prepared]:
+        """Raises CallFailed."""
+        answer = self._call("NodePrepareResources", claims, seconds)
+        return _read(messages.prepared, answer)
+
+    def unprepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, str]:
+        """Errors by claim UID, "" for none. Raises CallFailed."""
+        answer = self._call("NodeUnprepareResources", claims, seconds)
+        return _read(messages.unprepared, answer)
+
+    def _call(self, method: str, claims: Iterable[ClaimName], seconds: float) -> bytes:
+        return self.connection.call(f"{self.service}/{method}", messages.claims_request(claims), seconds)
+
+
+def _read(decode: Callable[[bytes], Answer], answer: bytes) -> Answer:
+    try:
+        return decode(answer)
+    except Malformed as error:
+        text = f"grpc: failed to unmarshal the received message: {error}"
+        raise CallFailed(grpc.StatusCode.INTERNAL, text) from error
+
+
+@dataclass(slots=True, kw_only=True)
+class Plugins:
+    """The registered instances, oldest first. From any thread."""
+
+    _instances: list[Plugin] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, plugin: Plugin) -> None:
+        """Register an instance; an older one at the same endpoint is forgotten."""
+        with self._lock:
+            self._instances = [each for each in self._instances if each.endpoint != plugin.endpoint]
+            self._instances.append(plugin)
+
+    def remove(self, plugin: Plugin) -> None:
+        with self._lock:
+            self._instances = [each for each in self._instances if each is not plugin]
+
+    def of(self, driver: str) -> tuple[Plugin, ...]:
+        with self._lock:
+            return tuple(each for each in self._instances if each.driver == driver)
+
+    def need(self, driver: str) -> Plugin:
+        """The instance to call: the latest that is connected, else the latest. Raises NotRegistered."""
+        instances = self.of(driver)
+        connected = [each for each in instances if each.connected]
+        if not instances:
+            raise NotRegistered(driver)
+        return (connected or list(instances))[-1]

@@ -1,0 +1,99 @@
+"""Which claims a pod uses, and who has reserved which claim."""
+
+from collections.abc import Iterator
+
+from kubesim.actors.api import Api
+from kubesim.values import Object, at, objects
+
+PROTECTION = "resource.kubernetes.io/delete-protection"
+POD_CLAIM = "resource.kubernetes.io/pod-claim-name"
+EXTENDED_CLAIM = "resource.kubernetes.io/extended-resource-claim"
+
+
+class Waiting(LookupError):
+    """A pod's claim is not there yet; the text is what people are told."""
+
+
+def claim_names(pod: Object) -> Iterator[tuple[str, str | None]]:
+    """The pod's names for its claims and the claims' own; None for one that is still to be made.
+
+    A claim of which the controller said that it is not needed is left out.
+    """
+    made = {
+        each["name"]: each.get("resourceClaimName") for each in objects(at(pod, "status", "resourceClaimStatuses"))
+    }
+    for each in objects(pod["spec"].get("resourceClaims")):
+        if each.get("resourceClaimName"):
+            yield each["name"], each["resourceClaimName"]
+        elif each["name"] not in made:
+            yield each["name"], None
+        elif made[each["name"]]:
+            yield each["name"], made[each["name"]]
+
+
+def extended_claim_name(pod: Object) -> str | None:
+    """The claim the scheduler made for extended resources."""
+    name: str | None = at(pod, "status", "extendedResourceClaimStatus", "resourceClaimName")
+    return name
+
+
+def claims_of(pod: Object, api: Api) -> list[Object]:
+    """The claims of a pod, in its order. Raises Waiting."""
+    namespace, found = pod["metadata"]["namespace"], []
+    for name, claim_name in claim_names(pod):
+        if claim_name is None:
+            raise Waiting("waiting for dynamic resource controller to create the resourceclaim")
+        claim = api.find("resourceclaims", namespace, claim_name)
+        if claim is None:
+            raise Waiting(f'resourceclaim "{claim_name}" not found')
+        if _made_for_a_pod(claim, name) and not _belongs_to(claim, pod):
+            raise Waiting(f'PodResourceClaim "{name}": ResourceClaim "{claim_name}" was not created for this pod')
+        found.append(claim)
+    extended = extended_claim_name(pod)
+    if extended is not None and (claim := api.find("resourceclaims", namespace, extended)) is not None:
+        found.append(claim)
+    return found
+
+
+def _made_for_a_pod(claim: Object, name: str) -> bool:
+    return bool(at(claim, "metadata", "annotations", POD_CLAIM) == name)
+
+
+def _belongs_to(claim: Object, pod: Object) -> bool:
+    owners = objects(claim["metadata"].get("ownerReferences"))
+    return any(each["uid"] == pod["metadata"]["uid"] for each in owners)
+
+
+def consumers(claim: Object) -> list[Object]:
+    return list(objects(at(claim, "status", "reservedFor")))
+
+
+def allocated(claim: Object) -> bool:
+    return at(claim, "status", "allocation") is not None
+
+
+def reserved_for(claim: Object, pod: Object) -> bool:
+    return any(each["uid"] == pod["metadata"]["uid"] for each in consumers(claim))
+
+
+def with_consumer(claim: Object, pod: Object) -> list[Object]:
+    """reservedFor with this pod too."""
+    meta = pod["metadata"]
+    return [*consumers(claim), {"resource": "pods", "name": meta["name"], "uid": meta["uid"]}]
+
+
+def protected(claim: Object) -> bool:
+    return PROTECTION in (claim["metadata"].get("finalizers") or ())
+
+
+def deallocate(api: Api, claim: Object) -> Object:
+    """Take back an allocation that nobody uses. Raises Refusal."""
+    return api.patch(
+        "resourceclaims", claim, {"status": {"allocation": None, "reservedFor": None, "devices": None}}, "status"
+    )
+
+
+def unprotect(api: Api, claim: Object) -> Object:
+    """Take our finalizer away. Raises Refusal."""
+    rest = [each for each in claim["metadata"]["finalizers"] if each != PROTECTION]
+    return api.patch("resourceclaims", claim, {"metadata": {"finalizers": rest or None}})

@@ -1,0 +1,76 @@
+"""What all versions of the kubelet's service have in common: judging requests, and how long to wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import grpc
+
+from plugin import plugin_metrics
+from plugin.claims import MOST_CLAIMS, Answer, BadRequest, Prepared
+from plugin.marks import check_uid
+from plugin.preparing import Preparations
+from reconciler.runtime.metrics import Metrics
+
+LONGEST_WAIT = 40.0
+"""Seconds for a kubelet that sets no deadline or a long one. Current ones give 45 s."""
+
+MARGIN = 3.0
+"""Seconds before the kubelet's deadline at which an answer is sent: one that comes too late is lost."""
+
+
+class ClaimRef(Protocol):
+    """A claim in a request."""
+
+    @property
+    def uid(self) -> str: ...
+
+
+class NodeCalls:
+    """Prepares and gives back the claims of requests. Raises BadRequest for those that make no sense."""
+
+    def __init__(self, preparations: Preparations, metrics: Metrics) -> None:
+        self._preparations = preparations
+        self._metrics = metrics
+
+    def prepare(
+        self, claims: Iterable[ClaimRef], version: str, context: grpc.ServicerContext
+    ) -> Mapping[str, Answer]:
+        """The answer for each claim, by UID. All of them are waited for together."""
+        uids = _uids(claims)
+        began = time.perf_counter()
+        answers = self._preparations.prepare(uids, version, _seconds(context))
+        self._metrics.observe(plugin_metrics.PREPARE_SECONDS, time.perf_counter() - began, service=version)
+        for answer in answers.values():
+            result = "prepared" if isinstance(answer, Prepared) else "failed"
+            self._metrics.count(plugin_metrics.PREPARED, service=version, result=result)
+        return answers
+
+    def unprepare(
+        self, claims: Iterable[ClaimRef], version: str, context: grpc.ServicerContext
+    ) -> Mapping[str, str]:
+        """What went wrong with each claim, by UID; empty for success."""
+        problems = self._preparations.unprepare(_uids(claims), _seconds(context))
+        for problem in problems.values():
+            self._metrics.count(
+                plugin_metrics.UNPREPARED, service=version, result="failed" if problem else "given back"
+            )
+        return problems
+
+
+def _uids(claims: Iterable[ClaimRef]) -> tuple[str, ...]:
+    uids = tuple(claim.uid for claim in claims)
+    if len(uids) > MOST_CLAIMS:
+        raise BadRequest(f"{len(uids)} claims in one call (allowed: up to {MOST_CLAIMS})")
+    for uid in uids:
+        check_uid(uid)
+    if len(set(uids)) != len(uids):
+        raise BadRequest("the same claim twice in one call")
+    return uids
+
+
+def _seconds(context: grpc.ServicerContext) -> float:
+    remaining: float | None = context.time_remaining()
+    return LONGEST_WAIT if remaining is None else max(0.0, min(LONGEST_WAIT, remaining - MARGIN))

@@ -1,0 +1,35 @@
+"""Devices that claims have although they are no longer offered: made again from their names if need be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from state.ids import Use, parse_logical_device
+from state.manifest import Layout
+from state.slices.devices import any_vf, divisible, named_vf, shared, whole
+from state.slices.gpus import find_profile, total_vfs
+from state.slices.model import Device
+from state.slices.view import View
+from state.status import DeviceStatus
+
+
+def rebuilt(name: str, gpu: DeviceStatus, view: View) -> Device | None:
+    """The device of this name as the layout in force has it; None where there is no such device (any more)."""
+    logical = parse_logical_device(name)
+    token = gpu.name if view.layout is Layout.DYNAMIC and total_vfs(gpu) else ""
+    match logical.use:
+        case Use.WHOLE if token or view.layout is Layout.PINNED:
+            return replace(whole(gpu), counter_set=token)
+        case Use.WHOLE:
+            return divisible(gpu)
+        case Use.SHARED if view.capabilities.sharing:
+            return replace(shared(gpu), counter_set=token)
+        case Use.VF:
+            profile = find_profile(gpu, logical.mode, view.table)
+            if profile is None:
+                return None
+            if logical.index is not None:
+                return named_vf(gpu, profile, logical.index) if logical.index < profile.count else None
+            return replace(any_vf(gpu, profile), counter_set=token) if view.capabilities.sharing else None
+        case _:
+            return None
