@@ -1,9 +1,10 @@
 """What must be true of a machine that has come to rest, and after everybody has left it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from state.status import NodeStatus
+from state.status import AllocationStatus, NodeStatus
 from tests.cdi_rules import broken_rules
 from tests.engine import hardware
 from tests.engine.hardware import assert_pristine
@@ -63,12 +64,16 @@ def _check_phases(world: World, status: NodeStatus) -> None:
         key = f"{'claim' if world.cluster else 'alloc'}-{name}"
         if key not in phases and name not in world.wanted.releases:
             raise Wrong(f"nothing is said about {key}")
-        if is_uncontested(world, name) and phases[key].phase != "Ready":
+        refused = {one.name: one for one in status.allocations if one.phase == "Refused"}
+        if is_uncontested(world, name, refused) and phases[key].phase != "Ready":
             raise Wrong(f"nothing is in the way of {key}, but it is {phases[key].phase}: {phases[key].message}")
 
 
-def is_uncontested(world: World, name: str) -> bool:
-    """Whether nothing and nobody is in the way of an entry: then it has to be served."""
+def is_uncontested(world: World, name: str, refused: Mapping[str, AllocationStatus]) -> bool:
+    """Whether nothing and nobody is in the way of an entry: then it has to be served.
+
+    Entries that are ``refused`` keep what they had before, whatever they ask for now.
+    """
     if world.in_force.paused or name in world.wanted.releases:
         return False
     mine = world.parts_of(name)
@@ -92,10 +97,16 @@ def is_uncontested(world: World, name: str) -> bool:
     rivals = [world.parts_of(other) for other in world.wanted.entries if other != name]
     rivals += [parts for uid, held in world.may_hold.items() if uid != name for parts in held]
     rivals += [grip.parts for key, grip in world.judge.grips.items() if key.partition("-")[2] != name]
+    rivals += [_kept(one) for other, one in refused.items() if other != name]
     own = [grip.parts for key, grip in world.judge.grips.items() if key.partition("-")[2] == name]
     if any(parts != mine for parts in own):
         return False
     return not any(_clash(part, other) for part in mine for parts in rivals for other in parts)
+
+
+def _kept(refused: AllocationStatus) -> tuple[Part, ...]:
+    devices = refused.devices
+    return tuple(Part.of(device.device, device.kernel_driver, admin=device.admin_access) for device in devices)
 
 
 def _looked_at(world: World) -> set[str]:
