@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from plugin.agent_status import AgentStatus
 from plugin.driver import Driver
-from plugin.server_files import ServerFiles
+from plugin.server_file import ServerFile
 from plugin.services import Offer, Service, chosen
 from state.server_info import ServerInfo
 
@@ -23,7 +23,7 @@ class Offering:
         self,
         offer: Offer,
         status: AgentStatus,
-        files: ServerFiles,
+        server: ServerFile,
         make_driver: MakeDriver,
         clear: Callable[[str], None],
         *,
@@ -31,7 +31,7 @@ class Offering:
     ) -> None:
         self._offer = offer
         self._status = status
-        self._files = files
+        self._server = server
         self._make_driver = make_driver
         self._clear = clear
         self._grace = grace
@@ -48,7 +48,7 @@ class Offering:
     def step(self) -> bool:
         """Do what is to be done now. False if something failed and should be tried again soon."""
         try:
-            info = self._files.read()
+            info = self._server.read()
             if info is not None and self._status.seen is not None and info != self._info:
                 self._change(info)
             for driver in self._drivers:

@@ -10,11 +10,10 @@ from pathlib import Path
 class Places:
     """Directories of one machine. All can be elsewhere in a container, a test or a simulation.
 
-    ``run`` and ``state`` are shared with the node agent, ``kubelet`` is the kubelet's root directory.
+    ``run`` is shared with the node agent, ``kubelet`` is the kubelet's root directory.
     """
 
     run: Path = Path("/run/gpu.intel.com")
-    state: Path = Path("/var/lib/gpu.intel.com")
     kubelet: Path = Path("/var/lib/kubelet")
     procfs: Path = Path("/proc")
 
@@ -27,9 +26,9 @@ class Places:
         return self.status_dir / "status.json"
 
     @property
-    def server_files(self) -> tuple[Path, Path]:
-        """What the node agent found the API server to be: of this boot, and as last known."""
-        return self.status_dir / "server.json", self.state / "server.json"
+    def server_file(self) -> Path:
+        """What the node agent found the API server to be, or remembers of it."""
+        return self.status_dir / "server.json"
 
     @property
     def marks_dir(self) -> Path:

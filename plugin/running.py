@@ -26,7 +26,7 @@ from plugin.places import Places
 from plugin.preparing import Preparations
 from plugin.probing import LIVENESS, READINESS, ProbeServer
 from plugin.registered import RegisteredSign
-from plugin.server_files import ServerFiles
+from plugin.server_file import ServerFile
 from plugin.services import Offer, Service
 from reconciler.runtime.files import read_bounded, sweep_temporaries
 from reconciler.runtime.metrics import Listen, Metrics, open_metrics
@@ -128,7 +128,7 @@ class Plugin:
                 health=HealthFeed(self._status, node, config.clock),
             ),
             self._status,
-            ServerFiles(places.server_files),
+            ServerFile(places.server_file),
             self._make_driver,
             lambda driver: clear_dead(places, driver),
             grace=config.grace,
@@ -157,8 +157,9 @@ class Plugin:
 
     def _follow_status(self) -> None:
         while not self._status_wakes.closed:
+            self._status.refresh()  # at once: calls are waiting
             watched = self._watcher.check()
-            self._status.refresh()
+            self._status.refresh()  # what changed before it was watched
             self._status_wakes.wait(_LOOK_SECONDS if watched else _POLL_SECONDS)
 
     def _keep_sockets(self) -> None:
@@ -188,15 +189,11 @@ class Plugin:
         def waking(wakes: WakeSet, topic: str) -> Callable[[], None]:
             return lambda: wakes.wake(topic)
 
-        server = waking(self._socket_wakes, "server")
         sockets = waking(self._socket_wakes, "sockets")
-        status_name = frozenset({places.status_file.name})
+        status_name, server_name = frozenset({places.status_file.name}), frozenset({places.server_file.name})
         return (
             Interest(directory=places.status_dir, names=status_name, wake=waking(self._status_wakes, "status")),
-            *(
-                Interest(directory=file.parent, names=frozenset({file.name}), wake=server)
-                for file in places.server_files
-            ),
+            Interest(directory=places.status_dir, names=server_name, wake=waking(self._socket_wakes, "server")),
             Interest(directory=places.registry_dir, names=None, wake=sockets),
             Interest(directory=places.kubelet / "plugins", names=None, wake=sockets),
         )

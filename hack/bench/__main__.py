@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpusim import fuse_face
-from hack.bench import controller, daemon, layouts, machines, passes
+from hack.bench import controller, daemon, kubelet, layouts, machines, passes
 from hack.bench.figures import MISSED, Figure, as_json, as_table
 
-PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands", "controller")
+PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands", "controller", "plugin")
 
 
 def main() -> int:
@@ -48,10 +48,12 @@ def _measure(chosen: frozenset[str], where: Path, more: int, idle_seconds: float
     if "controller" in chosen:
         for nodes in (500, 5000):
             yield from controller.in_a_cluster(where / f"controller-{nodes}", nodes=nodes, changes=100 * more)
-    if chosen - {"layouts", "controller"}:
+    if chosen - {"layouts", "controller", "plugin"}:
         yield from _on_full_machine(chosen if mounts else chosen - {"fuse"}, where, more, idle_seconds)
     if mounts and "layouts" in chosen:
         yield from layouts.layout_changes(where / "layouts", times=2 * more)
+    if "plugin" in chosen:
+        yield from kubelet.figures(more=more)
 
 
 def _on_full_machine(chosen: frozenset[str], where: Path, more: int, idle_seconds: float) -> Iterator[Figure]:

@@ -41,8 +41,10 @@ class SimulatedMachine:
 
     def driver(self, address: str) -> str | None:
         """The kernel driver that a function is bound to."""
-        link = self.function(address) / "driver"
-        return link.readlink().name if link.is_symlink() else None
+        try:
+            return (self.function(address) / "driver").readlink().name
+        except FileNotFoundError:
+            return None
 
 
 @contextlib.contextmanager

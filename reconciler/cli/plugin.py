@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from plugin.places import Places
@@ -38,12 +39,10 @@ def run_kubelet_plugin(options: Options, screen: Terminal) -> int:
 
 def _places(options: Options) -> Places:
     roots = options.roots
-    places = Places(run=Path(roots.run), state=Path(roots.state), procfs=Path(roots.procfs))
+    places = Places(run=Path(roots.run), procfs=Path(roots.procfs))
     if not options.kubelet_root:
         return places
-    return Places(
-        run=places.run, state=places.state, procfs=places.procfs, kubelet=Path(options.kubelet_root).absolute()
-    )
+    return replace(places, kubelet=Path(options.kubelet_root).absolute())
 
 
 def _listen(text: str) -> Listen | None:

@@ -87,28 +87,11 @@ class Controller:
         self._nodes: Reflector[NodeObject] = Reflector(
             client, NODE_STATES, read_node_object, self._node_changed, metrics=metrics, on_crash=on_crash
         )
-        self._elector = Elector(
-            client,
-            namespace=settings.lease_namespace,
-            name=settings.lease_name,
-            identity=settings.identity,
-            on_change=lambda leading: metrics.gauge(measures.LEADING, int(leading)),
-            on_crash=on_crash,
-        )
+        self._elector = self._new_elector()
         self._events = EventRecorder(
             client, "gpu-controller", settings.identity, metrics=metrics, on_crash=on_crash
         )
-        self._reconciler = Reconciler(
-            client,
-            self._knowledge,
-            self._front_end,
-            table,
-            self._lister,
-            leading=lambda: self._elector.leading,
-            on_refused=self._tell_of_refusal,
-            metrics=metrics,
-            clock=clock,
-        )
+        self._reconciler = self._new_reconciler(table)
 
     def start(self) -> None:
         """Begin everything in threads of their own. Once only."""
@@ -136,6 +119,29 @@ class Controller:
     def not_ready(self) -> str:
         """Why nothing is decided yet; empty once it is, whether leading or not."""
         return "" if self._synced.is_set() else self._trouble
+
+    def _new_elector(self) -> Elector:
+        return Elector(
+            self._client,
+            namespace=self._settings.lease_namespace,
+            name=self._settings.lease_name,
+            identity=self._settings.identity,
+            on_change=lambda leading: self._metrics.gauge(measures.LEADING, int(leading)),
+            on_crash=self._on_crash,
+        )
+
+    def _new_reconciler(self, table: ProfileTable) -> Reconciler:
+        return Reconciler(
+            self._client,
+            self._knowledge,
+            self._front_end,
+            table,
+            self._lister,
+            leading=lambda: self._elector.leading,
+            on_refused=self._tell_of_refusal,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
         self._threads.append(start_thread(name, run, self._on_crash))

@@ -34,6 +34,8 @@ from state.profiles import ProfileTable
 _STEPS: Final = 8
 """Steps of one look. More are only needed where others keep writing to the same object: then it has to wait."""
 
+_CHANGES_LOGGED: Final = 8
+
 _log = logging.getLogger(__name__)
 
 
@@ -171,7 +173,7 @@ class Reconciler:
             raise
         self._metrics.count(measures.WRITES, result="ok")
         self._knowledge.take_answer(answer)
-        _log.info("wrote the spec", extra={"node": node, "changes": "; ".join(write.why)})
+        _log.info("wrote the spec", extra={"node": node, "changes": _some(write.why)})
         for refused in write.refused:
             self._metrics.count(measures.REFUSALS)
             self._on_refused(refused)
@@ -182,6 +184,11 @@ class Reconciler:
             self._knowledge.take_answer(read_node_state(self._client, node))
         except NotFound:
             self._knowledge.take_node(node, None)
+
+
+def _some(changes: tuple[str, ...]) -> str:
+    more = len(changes) - _CHANGES_LOGGED
+    return "; ".join(changes[:_CHANGES_LOGGED]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

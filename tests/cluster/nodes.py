@@ -94,10 +94,10 @@ class Node:
         """A claim that was allocated a device here; ``more`` is for its allocation result."""
         return self.claim_of({"device": device, **more})
 
-    def claim_of(self, *results: JsonObject, config: tuple[JsonObject, ...] = (), name: str = "") -> Claim:
-        """A claim that was allocated several devices here, or of other drivers too."""
-        claim = make_claim(self.lab.cluster, name or f"claim-{uuid.uuid4().hex[:8]}", requests=len(results))
-        allocate(self.lab.cluster, claim, self.name, *results, config=config)
+    def claim_of(self, *results: JsonObject, name: str = "", **spec: Any) -> Claim:
+        """A claim that was allocated several devices here; ``spec`` is its own, if that matters."""
+        claim = make_claim(self.lab.cluster, name or f"claim-{uuid.uuid4().hex[:8]}", len(results), **spec)
+        allocate(self.lab.cluster, claim, self.name, *results)
         return claim
 
     def give_back(self, claim: Claim) -> None:
@@ -244,34 +244,30 @@ class Node:
         return "\n".join((json.dumps({"spec": self.spec, "status": status}, indent=1), *logs))
 
 
-def make_claim(cluster: kubesim.Cluster, name: str, *, requests: int = 1) -> Claim:
-    """A claim that nothing was allocated to yet."""
-    asked = [{"name": f"r{number}", "exactly": {"deviceClassName": DRIVER}} for number in range(requests)]
+def make_claim(cluster: kubesim.Cluster, name: str, count: int = 1, **spec: Any) -> Claim:
+    """A claim that nothing was allocated to yet, with requests r0, r1, ... unless ``spec`` has its own."""
+    asked = [{"name": f"r{number}", "exactly": {"deviceClassName": DRIVER}} for number in range(count)]
     claim = {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceClaim",
         "metadata": {"name": name},
-        "spec": {"devices": {"requests": asked}},
+        "spec": {"devices": {"requests": asked, **spec}},
     }
     made = cluster.create(CLAIMS, claim)
     return Claim(name, made["metadata"]["uid"])
 
 
-def allocate(
-    cluster: kubesim.Cluster, claim: Claim, node: str, *results: JsonObject, config: tuple[JsonObject, ...] = ()
-) -> None:
+def allocate(cluster: kubesim.Cluster, claim: Claim, node: str, *results: JsonObject) -> None:
     """Give devices of a node to a claim, as a scheduler does. Raises kubesim.Refusal."""
     filled = [
         {"request": f"r{number}", "driver": DRIVER, "pool": node, **_sharing(result), **result}
         for number, result in enumerate(results)
     ]
+    asked = cluster.get(claim.path)["spec"]["devices"].get("config", [])
+    selected = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
     allocation = {
-        "devices": {"results": filled, "config": list(config)},
-        "nodeSelector": {
-            "nodeSelectorTerms": [
-                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-            ]
-        },
+        "devices": {"results": filled, "config": [{"source": "FromClaim", **one} for one in asked]},
+        "nodeSelector": {"nodeSelectorTerms": [selected]},
     }
     patch = {"metadata": {"uid": claim.uid}, "status": {"allocation": allocation}}
     cluster.merge(f"{claim.path}/status", patch)
@@ -279,6 +275,8 @@ def allocate(
 
 def _sharing(result: JsonObject) -> JsonObject:
     """Devices that several claims may have, by their names: each share has an id."""
+    if result.get("driver", DRIVER) != DRIVER:
+        return {}
     suffix = str(result["device"]).split("-")[5:]
     if not suffix or suffix == ["monitor"]:
         return {}

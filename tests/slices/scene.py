@@ -119,7 +119,7 @@ class Scene:
         slices = self.slices()
         for each in slices:
             self.cluster.delete(f"{self.path}/{each['metadata']['name']}")
-        if slices:
+        if slices and self.publisher.row is not None:
             assert self.woken.wait(PATIENCE)
             time.sleep(0.002)
 

@@ -124,15 +124,37 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def change_policy(self, layout: Layout, profiles: tuple[str, ...] | None, shared: bool) -> None:
         self.policy = Policy(layout=layout, profiles=profiles, shared_memory=shared)
+        self.publish()
+
+    @rule(
+        first=st.sampled_from(Layout),
+        then=st.sampled_from(Layout),
+        kind=st.sampled_from(KINDS),
+        profiles=st.sampled_from((None, ("m8",))),
+        projected=st.booleans(),
+    )
+    def change_policy_in_the_midst_of_it(
+        self, first: Layout, then: Layout, kind: str, profiles: tuple[str, ...] | None, projected: bool
+    ) -> None:
+        """A claim comes just before, others just after."""
+        self.change_policy(first, None, shared=True)
+        self.confirm()
+        self.allocate_what_there_is([kind])
+        if projected:
+            self.project()
+        self.change_policy(then, profiles, shared=False)
+        self.allocate_what_there_is([*KINDS, *KINDS])
 
     @rule(profile=st.sampled_from(FIXED))
     def fix(self, profile: str | None) -> None:
         self.fixed, self.is_fixed = profile, True
         self.wishes += 1
+        self.publish()
 
     @rule()
     def unfix(self) -> None:
         self.is_fixed = False
+        self.publish()
 
     # -- the cluster -----------------------------------------------------------------------------------------
 
@@ -140,9 +162,18 @@ class AnyOrder(RuleBasedStateMachine):
     def scheduler_looks(self) -> None:
         self.scheduler.slices = self.scene.slices()
 
-    @rule(kind=st.sampled_from(KINDS), needs=st.sampled_from(NEEDS), pick=st.integers(0, 20))
-    def allocate(self, kind: str, needs: dict[str, int], pick: int) -> None:
+    @rule(kind=st.sampled_from(KINDS), needs=st.sampled_from(NEEDS), pick=st.integers(0, 20), late=st.booleans())
+    def allocate(self, kind: str, needs: dict[str, int], pick: int, late: bool) -> None:
+        """``late``: by slices as they were when it looked last."""
+        if not late:
+            self.scheduler_looks()
         self.scheduler.allocate(kind, needs, pick=pick)
+
+    @rule(kinds=st.lists(st.sampled_from(KINDS), max_size=6))
+    def allocate_what_there_is(self, kinds: list[str]) -> None:
+        self.scheduler_looks()
+        for kind in kinds:
+            self.scheduler.allocate(kind, {})
 
     @precondition(lambda self: self.scheduler.claims)
     @rule(which=st.integers(0, 20))
@@ -162,6 +193,7 @@ class AnyOrder(RuleBasedStateMachine):
         claimed = {claim.device for claim in self.entries}
         claimed |= {parse_logical_device(claim.device).pf for claim in self.entries}
         self.confirmed = {name: token for name, token in told.items() if name not in claimed}
+        self.publish()
 
     @rule()
     def kubelet_deletes_slices(self) -> None:

@@ -1,4 +1,4 @@
-"""Recordings of a real cluster, played to a simulated one: what people, drivers and kubelets did there is done here at
+"""Recordings of a real cluster, played to a simulated one: what people, drivers and kubelets did is done here too, at
 the same time of the clock; what scheduler and controllers write is compared.
 """
 
@@ -48,7 +48,7 @@ class Moment:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """A simulated cluster with the recorded one's node and class, and everything that happens to pods and claims."""
+    """A simulated cluster with the recorded one's node and class, and all that happens to pods and claims."""
 
     cluster: Cluster
     clock: ManualClock
@@ -63,7 +63,7 @@ class Stage:
         settle(self.cluster, *self.actors)
 
 
-def stage(*, class_spec: Object | None = None, extra: tuple[Actor, ...] = ()) -> Stage:
+def stage(*, class_spec: Object | None = None) -> Stage:
     """The scene of the recordings, scheduler and controllers on it."""
     clock = ManualClock()
     cluster = Cluster("1.36", clock=clock, seed=7)
@@ -72,7 +72,7 @@ def stage(*, class_spec: Object | None = None, extra: tuple[Actor, ...] = ()) ->
     selector = {"cel": {"expression": f"device.driver == '{DRIVER}'"}}
     spec = {"selectors": [selector], **(class_spec or {})}
     cluster.create(f"{RESOURCE}/deviceclasses", {"metadata": {"name": DRIVER}, "spec": spec})
-    actors = (ClaimController(cluster), Scheduler(cluster), TaintEviction(cluster), *extra)
+    actors: tuple[Actor, ...] = (ClaimController(cluster), Scheduler(cluster), TaintEviction(cluster))
     made = Stage(cluster=cluster, clock=clock, actors=actors)
 
     def note(change: Change) -> None:
@@ -145,7 +145,7 @@ class Replay:
         yield from zip(dict.fromkeys(theirs), dict.fromkeys(mine), strict=False)
 
     def _kubelet(self, line: Object) -> None:
-        """A pod's phase and its end, and slices wiped: what the recorded kubelet did, not what others asked for."""
+        """A pod's phase and its end, and slices wiped: what the recorded kubelet did of its own accord."""
         seen = line["object"]
         name = seen["metadata"]["name"]
         if seen["kind"] == "ResourceSlice":
@@ -263,8 +263,7 @@ def _conditions(status: Object) -> list[Any]:
 def _essence(message: str) -> str:
     """Without the names of claims, and without other nodes of the recorded cluster, which were tainted."""
     message = re.sub(r"claim=\S+?,", "claim=?,", message)
-    message = re.sub(r"(, )?\d+ node\(s\) had untolerated taint\(s\)(, )?", "", message)
-    return message
+    return re.sub(r"(, )?\d+ node\(s\) had untolerated taint\(s\)(, )?", "", message)
 
 
 def _tidy(value: Any, shares: dict[str, str]) -> Any:

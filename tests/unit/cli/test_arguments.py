@@ -17,6 +17,7 @@ LINGER = "(allowed: whole seconds from 0 to 86400)"
 OWN = {
     "explain": ["gpu"],
     "node": ["--node-name", "a"],
+    "plugin": ["--node-name", "a"],
     **{name: ["-f", "node.yaml"] for name in ("plan", "apply", "assert", "run")},
 }
 

@@ -158,12 +158,11 @@ class Agent:
 
 def places_at(root: Path) -> Places:
     """Places of a machine that was booted."""
-    places = Places(run=root / "run", state=root / "lib", kubelet=root / "kubelet", procfs=root / "proc")
+    places = Places(run=root / "run", kubelet=root / "kubelet", procfs=root / "proc")
     for directory in (
         places.status_dir,
         places.marks_dir,
         places.lock_dir,
-        places.state,
         places.registry_dir,
         places.kubelet / "plugins",
     ):
@@ -177,7 +176,8 @@ def tell_server(places: Places, services: tuple[str, ...] = SERVICES, *drivers: 
     """Write server.json."""
     names = drivers or (DRIVER,)
     info = ServerInfo(row="v1", driver_names=names, grpc_services=dict.fromkeys(names, services))
-    write_atomic(places.server_files[0], encode_server_info(info), durable=False)
+    places.status_dir.mkdir(parents=True, exist_ok=True)
+    write_atomic(places.server_file, encode_server_info(info), durable=False)
 
 
 @contextlib.contextmanager

@@ -43,14 +43,6 @@ def test_it_registers_once_the_agent_and_the_server_are_known(places: Places) ->
         eventually(plugin.ready)
 
 
-def test_the_last_boots_server_will_do_while_the_api_server_is_away(places: Places, agent: Agent) -> None:
-    tell_server(places)
-    last, kept = places.server_files
-    last.rename(kept)
-    with running(places):
-        Kubelet(places).register()
-
-
 def test_only_what_is_asked_for_and_can_be_served_is_offered(places: Places, agent: Agent) -> None:
     tell_server(places, ("v1alpha1.DRAResourceHealth", "v9.DRAPlugin", "v1beta1.DRAPlugin"))
     agent.set(entry(uid(1)))
@@ -67,7 +59,7 @@ def test_only_what_is_asked_for_and_can_be_served_is_offered(places: Places, age
 def test_a_server_file_that_makes_no_sense_is_waited_out(
     places: Places, agent: Agent, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places.server_files[0].write_text('{"formatVersion":1,"row":"v1","driverNames":["../x"],"grpcServices":{}}')
+    places.server_file.write_text('{"formatVersion":1,"row":"v1","driverNames":["../x"],"grpcServices":{}}')
     with running(places):
         eventually(lambda: "can't use" in caplog.text)
         tell_server(places)
@@ -225,7 +217,7 @@ def test_a_path_too_long_for_a_socket_is_said(
     places: Places, agent: Agent, caplog: pytest.LogCaptureFixture
 ) -> None:
     tell_server(places, SERVICES, ".".join(["abcdefghi"] * 6))
-    deep = Places(run=places.run, state=places.state, procfs=places.procfs, kubelet=places.kubelet / ("x" * 60))
+    deep = Places(run=places.run, procfs=places.procfs, kubelet=places.kubelet / ("x" * 60))
     with running(deep):
         eventually(lambda: "longer than the 107 bytes that a socket may have" in caplog.text)
 

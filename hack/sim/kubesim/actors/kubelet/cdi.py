@@ -1,4 +1,4 @@
-"""What a container runtime makes of CDI device ids: device nodes and environment from the specs in some directories."""
+"""What a container runtime makes of CDI device ids: device nodes and environment, from the specs it finds."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,9 @@ class Edits:
 def edits(ids: Iterable[str], directories: Iterable[Path]) -> Edits:
     """What these ids add to a container. Raises Unresolvable, naming all ids there are no devices for."""
     specs = [spec for directory in directories for spec in _specs(directory)]
-    nodes, environment, missing = [], [], []
+    nodes: list[str] = []
+    environment: list[str] = []
+    missing: list[str] = []
     for name in ids:
         found = _device(name, specs)
         if found is None:

@@ -198,7 +198,7 @@ def _checked(
 
 
 def _recorded(record: Path) -> Iterator[Held]:
-    """What an earlier kubelet held. It did not note what was prepared, only which devices drivers answered with."""
+    """What an earlier kubelet held. It did not note what was prepared, only what drivers answered with."""
     try:
         claims: Iterable[Object] = json.loads(record.read_text())["claims"]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The messages between kubelet and driver, from the kubelet's side (field numbers: the proto files of Kubernetes)."""
+"""The messages between kubelet and driver, from the kubelet's side. Field numbers are those of Kubernetes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -156,7 +156,7 @@ class _Work:
             rng=rng,
             health=self._health,
         )
-        self._streams: list[HealthStream] = []
+        self._streams: dict[Plugin, HealthStream] = {}
         self._wipes: dict[str, float] = {}
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -170,18 +170,15 @@ class _Work:
     def stop(self) -> None:
         self._stopping = True
         self._news.set()
-        for worker in self.workers.values():
-            worker.ask_to_stop()
-        with self._lock:
-            streams = list(self._streams)
-        for stream in streams:
-            stream.close()
-        self._registry.close()
         self._thread.join()
         for worker in self.workers.values():
-            worker.join()
-        for stream in streams:
+            worker.ask_to_stop()
+        self._registry.close()
+        for stream in self._streams.values():
+            stream.close()
             stream.join()
+        for worker in self.workers.values():
+            worker.join()
         failures = [self._failure, *(worker.failure for worker in self.workers.values())]
         for failure in failures:
             if failure is not None:
@@ -200,13 +197,18 @@ class _Work:
         if self._rules.opens_health_streams:
             stream = HealthStream(plugin, self._heard, self._timing.health_reopen)
             with self._lock:
-                self._streams.append(stream)
+                self._streams[plugin] = stream
             stream.start()
 
     def deregistered(self, plugin: Plugin) -> None:
         """Its socket is gone."""
         self._plugins.remove(plugin)
         self.connection_changed(plugin)
+        with self._lock:
+            stream = self._streams.pop(plugin, None)
+        if stream is not None:
+            stream.close()
+            stream.join()
 
     def connection_changed(self, plugin: Plugin) -> None:
         """Without a connected instance, a driver's slices go after a while."""

@@ -1,7 +1,7 @@
 """Connections to drivers, and which instance of a driver is called."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -37,9 +37,7 @@ class NotRegistered(Exception):
 class Messages(Protocol):
     """A stream of messages that can be ended from another thread."""
 
-    def __iter__(self) -> "Messages": ...
-
-    def __next__(self) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes]: ...
 
     def cancel(self) -> object: ...
 
@@ -53,7 +51,9 @@ class Connection:
 
     def call(self, method: str, request: bytes, seconds: float) -> bytes:
         """Raises CallFailed."""
-        unary = self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+        unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
+            method, request_serializer=None, response_deserializer=None
+        )
         try:
             answer: bytes = unary(request, timeout=seconds)
         except (grpc.RpcError, ValueError) as error:
@@ -62,7 +62,9 @@ class Connection:
 
     def stream(self, method: str, request: bytes) -> Messages:
         """Reading it raises grpc.RpcError when it ends with an error. Raises CallFailed."""
-        opened = self._channel.unary_stream(method, request_serializer=None, response_deserializer=None)
+        opened: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(
+            method, request_serializer=None, response_deserializer=None
+        )
         try:
             stream: Messages = opened(request)
         except ValueError as error:

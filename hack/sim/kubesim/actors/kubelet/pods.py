@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,10 @@ class Surroundings:
     timing: Timing
     rng: random.Random
     health: HealthOf
+
+
+def _not_created(pod: Object, *, time: str, why: str) -> Object:
+    return statuses.waiting(pod, time, "CreateContainerError", why)
 
 
 class PodWorker:
@@ -167,8 +172,7 @@ class PodWorker:
             except Unresolvable as error:
                 text = f"Error: failed to create containerd container: {error}"
                 self._event("Warning", "Failed", text)
-                shown = f"{error}"
-                self._write(lambda pod: statuses.waiting(pod, around.api.time(), "CreateContainerError", shown))
+                self._write(partial(_not_created, time=around.api.time(), why=f"{error}"))
                 self._wait(around.timing.container_retry, self._leaving)
                 continue
             around.runtime.start(self._uid, made)

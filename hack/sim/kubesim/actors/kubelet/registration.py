@@ -1,5 +1,6 @@
 """Drivers as they come and go: sockets in plugins_registry, and the conversation over each."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,10 +140,8 @@ class Registry:
         self._attempts[path] = _Attempt(at=self._clock(), back_off=limited)
 
     def _tell(self, connection: Connection, error: str) -> None:
-        try:
+        with contextlib.suppress(CallFailed):  # it is refused either way
             connection.call(messages.NOTIFY, registration_status(error), self._timing.notification)
-        except CallFailed:
-            pass  # it is refused either way
 
     def _conversation(self, path: Path, connection: Connection) -> Plugin | None:
         """Raises Refused, CallFailed, Malformed."""
