@@ -111,16 +111,17 @@ def _output(command: str, lesson: Lesson, asked: Format | None) -> Format:
 
 
 def _parser() -> _Parser:
-    common = _common()
+    everywhere = tuple(location.field for location in LOCATIONS)
     parser = _Parser(
         prog="gpu-reconciler",
         usage="%(prog)s COMMAND [options]",
         description="Keeps Intel GPUs and their SR-IOV virtual functions (VFs) as a desired-state\n"
         "file wants them, and gives them to containers through CDI.",
-        epilog=f"{environment_help()}\n\nexit codes: 0 well, 2 not as wanted, 1 an error, 130 interrupted.\n"
+        epilog=f"{environment_help(everywhere)}\n\n"
+        "exit codes: 0 well, 2 not as wanted, 1 an error, 130 interrupted.\n"
         "gpu-reconciler COMMAND --help tells what they mean there, with examples.",
         formatter_class=_Formatter,
-        parents=[common],
+        parents=[_common(everywhere, output=True)],
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="show the version")
@@ -135,7 +136,7 @@ def _parser() -> _Parser:
             description=textwrap.fill(lesson.about, _HELP_WIDTH),
             epilog=epilog(lesson),
             formatter_class=_Formatter,
-            parents=[common],
+            parents=[_common(lesson.places, output=bool(lesson.formats))],
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
         )
@@ -143,23 +144,24 @@ def _parser() -> _Parser:
     return parser
 
 
-def _common() -> _Parser:
-    """The options for before or after the command. No defaults: those of one place would undo the other."""
+def _common(places: tuple[str, ...], *, output: bool) -> _Parser:
+    """The options for before or after the command. No defaults: those of one place would undo the other.
+
+    What doesn't matter to a command is taken all the same, but not shown.
+    """
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=_Formatter)
+    shown = "table, wide (more columns), yaml or json; memory is in bytes in the last two"
     common.add_argument(
-        "-o",
-        "--output",
-        type=_format,
-        metavar="FORMAT",
-        help="table, wide (more columns), yaml or json; memory is in bytes in the last two",
+        "-o", "--output", type=_format, metavar="FORMAT", help=shown if output else argparse.SUPPRESS
     )
-    places = common.add_argument_group("places")
+    group = common.add_argument_group("places")
     for location in LOCATIONS:
-        places.add_argument(
+        meaning = f"{location.meaning} ({location.variable}; {usual(location)})"
+        group.add_argument(
             location.flag,
             dest=location.field,
             metavar="PATH",
-            help=f"{location.meaning} ({location.variable}; {usual(location)})",
+            help=meaning if location.field in places else argparse.SUPPRESS,
         )
     return common
 

@@ -13,7 +13,10 @@ EVERY_FORMAT = (Format.TABLE, Format.WIDE, Format.YAML, Format.JSON)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """One command for those who learn it. ``formats`` are what -o takes there, the first being the default."""
+    """One command for those who learn it. ``formats`` are what -o takes there, the first being the default.
+
+    ``places`` are the fields of ``Location`` that matter to it.
+    """
 
     summary: str
     about: str
@@ -21,6 +24,7 @@ class Lesson:
     example: tuple[str, ...]
     formats: tuple[Format, ...] = EVERY_FORMAT
     usage: str = "[options]"
+    places: tuple[str, ...] = tuple(location.field for location in LOCATIONS)
 
 
 _FAILED = (1, "an error; one line on stderr says what and why")
@@ -95,6 +99,7 @@ LESSONS = {
         exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
         example=("gpu-reconciler controller --kubeconfig ~/.kube/config --probes-listen 8081",),
         formats=(),
+        places=(),
     ),
     "plugin": Lesson(
         summary="serve the kubelet of a cluster's node (daemon)",
@@ -105,6 +110,7 @@ LESSONS = {
         exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),
         example=("gpu-reconciler plugin --node-name node-a",),
         formats=(),
+        places=("procfs", "run"),
     ),
     "status": Lesson(
         summary="show what the agent last said",
@@ -128,22 +134,15 @@ LESSONS = {
 def epilog(lesson: Lesson) -> str:
     """Exit codes, environment and examples, as they stand below the options."""
     exits = "\n".join(f"  {code}  {meaning}" for code, meaning in lesson.exits)
-    return f"exit codes:\n{exits}\n\n{environment_help()}\n\nexamples:\n" + "\n".join(
-        f"  {line}" for line in lesson.example
-    )
+    examples = "\n".join(f"  {line}" for line in lesson.example)
+    return f"exit codes:\n{exits}\n\n{environment_help(lesson.places)}\n\nexamples:\n{examples}"
 
 
-def environment_help() -> str:
+def environment_help(places: tuple[str, ...]) -> str:
     """The environment variables; flags win over them."""
-    names = ", ".join(location.variable for location in LOCATIONS)
-    return (
-        "environment:\n"
-        + textwrap.fill(
-            f"{names} as named above; flags win. SYSFS_ROOT and DEVFS_ROOT are honoured only if "
-            "bus/pci/devices, or dri or vfio, is found there.",
-            79,
-            initial_indent="  ",
-            subsequent_indent="  ",
-        )
-        + "\n  NO_COLOR, if not empty: no colours."
-    )
+    shown = [location for location in LOCATIONS if location.field in places]
+    words = f"{', '.join(location.variable for location in shown)} as named above; flags win."
+    if any(location.proof for location in shown):
+        words += " SYSFS_ROOT and DEVFS_ROOT are honoured only if bus/pci/devices, or dri or vfio, is found there."
+    lines = [textwrap.fill(words, 79, initial_indent="  ", subsequent_indent="  ")] if shown else []
+    return "\n".join(("environment:", *lines, "  NO_COLOR, if not empty: no colours."))
