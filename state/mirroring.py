@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from state.manifest import API_VERSION, KIND
+from state.manifest_decoding import ManifestError, decode
 
 _CONTROLLERS = ("allocations", "withdrawalsConfirmed")
 """Fields of the spec that a new object has only once the controller has adopted it."""
@@ -48,9 +49,7 @@ def mirrored(own: OwnObject, last: bytes | None) -> bytes:
     """The desired-state file for ``own``; ``last`` is the file as it is now. Equal objects give equal bytes."""
     spec = own.spec
     if not is_adopted(own):
-        before = _spec_of(last)
-        spec = {name: value for name, value in spec.items() if name not in _CONTROLLERS}
-        spec |= {name: before[name] for name in _CONTROLLERS if name in before}
+        spec = {name: value for name, value in spec.items() if name not in _CONTROLLERS} | _kept_of(last)
     manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -64,8 +63,17 @@ def mirrored(own: OwnObject, last: bytes | None) -> bytes:
     return msgspec.json.encode(manifest, order="deterministic") + b"\n"
 
 
-def _spec_of(file: bytes | None) -> dict[str, object]:
+def _kept_of(file: bytes | None) -> dict[str, object]:
+    """The controller's fields in a file, or nothing if somebody spoilt them.
+
+    What can't be followed must not be kept: the controller adopts an object only once the node follows it.
+    """
+    if file is None:
+        return {}
     try:
-        return {} if file is None else msgspec.json.decode(file, type=_File).spec
-    except ValueError:
-        return {}  # written over by somebody: nothing in it can be trusted
+        spec = msgspec.json.decode(file, type=_File).spec
+        kept = {name: spec[name] for name in _CONTROLLERS if name in spec}
+        decode({"apiVersion": API_VERSION, "kind": KIND, "spec": kept}, cluster=True)
+    except (ValueError, RecursionError, ManifestError):
+        return {}
+    return kept

@@ -17,23 +17,27 @@ _log = logging.getLogger(__name__)
 class Mirror:
     """Writes the desired-state file; ``latest`` is the object as last heard of, None if there is none.
 
-    No object is no order to give anything up: the file stays. Edits of the file by hand are overwritten.
+    No object is no order to give anything up: the file stays. Edits of the file by hand are overwritten; what it
+    was before them is remembered, as an object that the controller has yet to adopt doesn't say it all.
     """
 
     def __init__(self, file: Path, latest: Callable[[], OwnObject | None]) -> None:
         self._file = file
         self._latest = latest
         self._lock = threading.Lock()
+        self._right: bytes | None = None
         self._trouble = ""
 
     def check(self) -> bool:
         """Write the file if it isn't as it should be; from any thread. False if that failed: call again."""
         with self._lock:
+            current = self._current()
+            if self._right is None:
+                self._right = current
             own = self._latest()
             if own is None:
                 return True
-            current = self._current()
-            wanted = mirrored(own, current)
+            self._right = wanted = mirrored(own, self._right)
             if wanted == current:
                 self._trouble = ""
                 return True

@@ -22,7 +22,7 @@ from reconciler.runtime.kube.errors import ApiError, NotFound
 from reconciler.runtime.kube.reflector import Reflector, Timing
 from reconciler.runtime.kube.threads import OnCrash
 from reconciler.runtime.metrics import Metrics
-from state.manifest import Policy, Spec
+from state.manifest import Layout, Policy, Spec
 from state.profiles import ProfileTable
 from state.server_info import ServerInfo
 from state.slices.capabilities import Capabilities
@@ -32,7 +32,7 @@ from state.slices.devices import DOMAIN
 from state.slices.failures import Failures, followed, recalled
 from state.slices.model import Device, LiveSlice
 from state.slices.ordering import REORDER_SECONDS, order_of
-from state.slices.view import DEFAULTS, View, with_defaults
+from state.slices.view import DEFAULTS, View, with_defaults, withdrawal_key
 from state.slices.wire import Json, decode_slice
 from state.status import NodeStatus
 
@@ -107,6 +107,7 @@ class SlicePublisher:
         self._order_until = float("-inf")
         self._standing: View | None = None
         self._published: tuple[Device, ...] = ()
+        self._instead: Layout | None = None
 
     @property
     def row(self) -> str | None:
@@ -135,7 +136,7 @@ class SlicePublisher:
         It takes schedulers to have seen a taint a second after it was told; so it is told once that is there.
         """
         with self._lock:
-            every = self._tokens | dict(begun)
+            every = {withdrawal_key(name): token for name, token in self._tokens.items()} | dict(begun)
             if self._unserved:
                 return every
             return {name: token for name, token in sorted(every.items()) if self._shown.get(name) == token}
@@ -225,8 +226,9 @@ class SlicePublisher:
     def _publish(self, watched: _Watched, status: NodeStatus, spec: Spec) -> float | None:
         live = watched.writer.live(watched.reflector.cache.entries(), self._settings.driver)
         view = self._view(watched.can, status, spec, live)
+        self._tell_of_layout(view)
         wanted = desired(view)
-        self._begin(wanted.withdrawing, status)
+        self._begin(wanted.withdrawing)
         writes = compare(live, wanted.slices, watched.writer.stands)
         registered = self._settings.registered(self._settings.driver)
         due = [write for write in writes if registered or not isinstance(write, Create)]
@@ -271,19 +273,25 @@ class SlicePublisher:
             published=self._published,
         )
 
-    def _begin(self, withdrawing: frozenset[str], status: NodeStatus) -> None:
+    def _tell_of_layout(self, view: View) -> None:
+        wished = view.policy.layout or Layout.AUTO
+        instead = None if wished in (Layout.AUTO, view.layout) else view.layout
+        if instead is not None and instead is not self._instead:
+            _log.warning("this API server can't have layout %s, so it is %s", wished.value, instead.value)
+        self._instead = instead
+
+    def _begin(self, withdrawing: frozenset[str]) -> None:
         """Tokens for new withdrawals; those that are over, or that a claim was quicker than, are forgotten."""
         with self._lock:
             self._tokens = {
-                name: self._tokens.get(name) or status.withdrawn.get(name) or f"{self._rng.getrandbits(64):016x}"
-                for name in sorted(withdrawing)
+                name: self._tokens.get(name) or f"{self._rng.getrandbits(64):016x}" for name in sorted(withdrawing)
             }
 
     def _show(self, view: View, withdrawing: frozenset[str]) -> None:
         """What was withdrawn in this step is published as such now."""
         self._standing = view
         with self._lock:
-            own = {name: self._tokens[name] for name in withdrawing}
+            own = {withdrawal_key(name): self._tokens[name] for name in withdrawing}
             shown = own | view.status.withdrawn
             news, self._shown = shown != self._shown, shown
         if news:

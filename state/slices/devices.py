@@ -120,7 +120,8 @@ def _attributes(gpu: DeviceStatus, logical: LogicalDevice) -> dict[str, Value]:
     if logical.use is not Use.VF:
         found |= {"pciAddress": gpu.pci_address, f"{_STANDARD}/pciBusID": gpu.pci_address}
     known = ((name, _shortened(value)) for name, value in found.items())
-    return {name: value for name, value in known if value is not None and value != ""}
+    # A selector on an attribute that is missing is an error: so an unbound GPU has the driver "".
+    return {name: value for name, value in known if value is not None and (value != "" or name == "driver")}
 
 
 def _shortened(value: Value | None) -> Value | None:

@@ -7,14 +7,14 @@ the new devices and the old ones apart, the new ones come only when the old ones
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from state.slices.model import Device
 from state.slices.offers import NOTHING, Offer, offer_of
 from state.slices.rebuilding import rebuilt
 from state.slices.tainting import ABSENT, WITHDRAWN, taints_of
-from state.slices.view import View
+from state.slices.view import View, gpu_of
 from state.status import DeviceStatus
 
 _UNREADABLE = "Unreadable"
@@ -32,13 +32,13 @@ class Settled:
 class _Change:
     """One GPU: ``wanted`` is offered from now on, ``leaving`` was until now; both by name, without taints.
 
-    ``begun`` are withdrawals of its devices that have begun and not been confirmed.
+    ``dropped`` are gone, but the controller has not confirmed that nobody has them.
     """
 
     wanted: Mapping[str, Device]
     leaving: Mapping[str, Device]
     held: frozenset[str]
-    begun: frozenset[str]
+    dropped: frozenset[str]
 
 
 def settled(gpu: DeviceStatus, live: Mapping[str, Device], held: frozenset[str], view: View) -> Settled:
@@ -53,15 +53,18 @@ def settled(gpu: DeviceStatus, live: Mapping[str, Device], held: frozenset[str],
     leaving = {
         name: device for name, device in known.items() if name not in wanted or not wanted[name].goes_with(device)
     }
-    begun = frozenset(name for name in view.tokens if name not in held and not view.is_confirmed(name))
-    change = _Change(wanted=wanted, leaving=leaving, held=held, begun=begun & _names_of(gpu, view.tokens))
+    change = _Change(wanted=wanted, leaving=leaving, held=held, dropped=_dropped(gpu, live, held, view))
     token_keeps_apart = not offer.exclusive and all(each.counter_set == gpu.name for each in known.values())
     result = _beside(change, view) if token_keeps_apart else _one_after_the_other(change, view)
     return _tainted(result, gpu, held, view)
 
 
-def _names_of(gpu: DeviceStatus, names: Iterable[str]) -> frozenset[str]:
-    return frozenset(name for name in names if name == gpu.name or name.startswith(f"{gpu.name}-"))
+def _dropped(gpu: DeviceStatus, live: Mapping[str, Device], held: frozenset[str], view: View) -> frozenset[str]:
+    """Devices that had to be dropped at once, and that somebody may have all the same."""
+    names = (name for name in view.tokens if gpu_of(name) == gpu.name)
+    return frozenset(
+        name for name in names if name not in live and name not in held and not view.is_confirmed(name)
+    )
 
 
 def _offer(gpu: DeviceStatus, live: Mapping[str, Device], view: View) -> Offer:
@@ -98,7 +101,7 @@ def _beside(change: _Change, view: View) -> Settled:
 def _one_after_the_other(change: _Change, view: View) -> Settled:
     """New devices come when all that are leaving are gone."""
     free = change.leaving.keys() - change.held
-    waits = change.leaving.keys() & change.held or change.begun or not all(map(view.is_confirmed, free))
+    waits = change.leaving.keys() & change.held or change.dropped or not all(map(view.is_confirmed, free))
     if not waits:
         return Settled(devices=tuple(change.wanted.values()), withdrawing=frozenset(free))
     offered = view.live_devices().keys()
@@ -112,7 +115,7 @@ def _one_after_the_other(change: _Change, view: View) -> Settled:
         stays = tuple(replace(device, counter_set="") for device in stays)
     return Settled(
         devices=tuple(device.with_taints((WITHDRAWN,)) for device in stays),
-        withdrawing=frozenset(free) | change.begun,
+        withdrawing=frozenset(free) | change.dropped,
     )
 
 

@@ -31,9 +31,9 @@ class View:
     """All that is known about one node.
 
     ``policy`` has its defaults filled in. ``live`` are the slices of our driver that are there. ``tokens`` are
-    withdrawals of ours that have begun, by what is withdrawn: a GPU or one of its devices. ``failed`` are GPUs
-    whose VFs could not be made. ``order`` has GPUs to be offered before the others. ``published`` are devices as
-    we published them last: a kubelet that deletes slices takes nothing away from claims.
+    withdrawals of ours that have begun, by device. ``failed`` are GPUs whose VFs could not be made. ``order`` has
+    GPUs to be offered before the others. ``published`` are devices as we published them last: a kubelet that
+    deletes slices takes nothing away from claims.
     """
 
     node: str
@@ -77,10 +77,13 @@ class View:
         """Whether a person has plans with it that no claim stands in the way of."""
         return gpu in self.status.withdrawn
 
-    def is_confirmed(self, key: str) -> bool:
-        """Whether the controller has answered our withdrawal: no claim has it."""
-        token = self.tokens.get(key)
-        return token is not None and self.spec.withdrawals_confirmed.get(key) == token
+    def is_confirmed(self, device: str) -> bool:
+        """Whether the controller has answered our withdrawal of a device.
+
+        What claims have is in the spec then, and schedulers have given it to nobody since.
+        """
+        token = self.tokens.get(device)
+        return token is not None and self.spec.withdrawals_confirmed.get(withdrawal_key(device)) == token
 
     def live_devices(self) -> dict[str, Device]:
         """Devices there are or were just now, of the pool's newest generation where two have one name."""
@@ -90,12 +93,15 @@ class View:
         return found
 
     def held(self) -> frozenset[str]:
-        """Names of devices that claims have, as schedulers know them."""
+        """Names of devices that claims have, as schedulers know them.
+
+        Those of claims that are on the node only, and about to leave it, count as long as they are published.
+        """
         live = self.live_devices()
         names = {device.device for claim in self.spec.allocations for device in claim.devices}
         for allocation in self.status.allocations:
             if allocation.origin == "claim":
-                names |= {_published(device.device, live) for device in allocation.devices}
+                names |= {_published(device.device, live) for device in allocation.devices} & live.keys()
         return frozenset(names)
 
 
@@ -111,6 +117,11 @@ def gpu_of(device: str) -> DeviceName | None:
         return parse_logical_device(device).pf
     except ValueError:
         return None
+
+
+def withdrawal_key(device: str) -> str:
+    """Under which name a device's withdrawal is told. A GPU's own name stands for the plans of people with it."""
+    return f"{device}-whole" if device == gpu_of(device) else device
 
 
 def is_monitor(device: Device) -> bool:

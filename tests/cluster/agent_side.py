@@ -45,6 +45,10 @@ class AgentSide:
         self._listed = True
         return True
 
+    @property
+    def knows_its_object(self) -> bool:
+        return self._live() is not None
+
     def mirror(self) -> None:
         """Put the file right."""
         assert self._mirror.check()

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hack.lab.cluster import CRD, GROUP
 from kubesim import Cluster, Fault, ManualClock, Refusal, Rule
@@ -20,6 +20,7 @@ from tests.cluster.agent_side import AgentSide
 NODE = "node-a"
 DEFINITION = yaml.load(CRD.read_text(), yaml.CSafeLoader)
 EXAMPLES = int(os.environ.get("AGENT_SIDE_EXAMPLES", "15"))
+SPOILT = (None, b"", b"{", b'{"spec": {}}', b"\xff", b'{"spec": {"allocations": 7}}')
 FAULTS = (
     *(Fault.REFUSED, Fault.DROPPED, Fault.LOST, Fault.CONFLICT),
     *(Fault.EXPIRED, Fault.THROTTLED, Fault.INTERNAL, Fault.UNAVAILABLE),
@@ -39,6 +40,7 @@ class AgentSideMachine(RuleBasedStateMachine):
         self.file = self.where / "node.json"
         self.claims: set[str] = set()
         self.kept: set[str] = set()
+        self.followed: set[str] = set()
         self.given_up: set[str] = set()
         self.backups: list[dict[str, Any]] = []
         self.vandalised = False
@@ -49,13 +51,20 @@ class AgentSideMachine(RuleBasedStateMachine):
         shutil.rmtree(self.where)
 
     def _start(self) -> AgentSide:
-        return AgentSide(self.cluster, NODE, self.file, self.clock.monotonic, seed=1)
+        side = AgentSide(self.cluster, NODE, self.file, self.clock.monotonic, seed=1)
+        side.mirror()
+        return side
 
     def object(self) -> dict[str, Any] | None:
         try:
             return self.cluster.get(f"{GROUP}/{NODE}")
         except Refusal:
             return None
+
+    @initialize(numbers=st.sets(st.integers(0, 9), max_size=4))
+    def begin(self, numbers: set[int]) -> None:
+        self.claims = {f"claim-{number}" for number in numbers}
+        self.settle()
 
     # -- the agent -----------------------------------------------------------------------------------------
 
@@ -66,7 +75,7 @@ class AgentSideMachine(RuleBasedStateMachine):
     @rule()
     def mirror(self) -> None:
         self.side.mirror()
-        self.vandalised = False
+        self.vandalised = self.vandalised and not self.side.knows_its_object
 
     @rule()
     def follow_and_publish(self) -> None:
@@ -74,8 +83,11 @@ class AgentSideMachine(RuleBasedStateMachine):
         self.side.publish()
 
     @rule()
-    def create(self) -> None:
-        self.side.create()
+    def make_anew(self) -> None:
+        """What it does about an object that it finds missing."""
+        if self.side.hear():
+            self.side.create()
+            self.side.hear()
 
     @precondition(lambda self: not self.vandalised)
     @rule()
@@ -111,26 +123,30 @@ class AgentSideMachine(RuleBasedStateMachine):
         if found is not None:
             self.backups.append(copy.deepcopy(found))
 
-    @rule()
-    def delete(self) -> None:
+    @rule(noticed=st.booleans())
+    def delete(self, *, noticed: bool) -> None:
         if self.object() is not None:
             self.cluster.delete(f"{GROUP}/{NODE}")
+        if noticed:
+            self.make_anew()
 
     @precondition(lambda self: self.backups)
     @rule(which=st.integers(0, 99))
     def restore(self, which: int) -> None:
         backup = self.backups[which % len(self.backups)]
-        self.delete()
+        self.delete(noticed=False)
         manifest = {key: backup[key] for key in ("apiVersion", "kind", "spec")}
         self.cluster.create(GROUP, {**manifest, "metadata": {"name": NODE}})
 
-    @rule(what=st.sampled_from([None, b"", b"{", b'{"spec": {}}', b"\xff", b'{"spec": {"allocations": 7}}']))
-    def vandalise(self, what: bytes | None) -> None:
+    @rule(what=st.sampled_from(SPOILT), noticed=st.booleans())
+    def vandalise(self, what: bytes | None, *, noticed: bool) -> None:
         self.vandalised = True
         if what is None:
             self.file.unlink(missing_ok=True)
         else:
             self.file.write_bytes(what)
+        if noticed:
+            self.mirror()
 
     @rule(fault=st.sampled_from(FAULTS), count=st.integers(1, 3))
     def trouble(self, fault: Fault, count: int) -> None:
@@ -150,6 +166,15 @@ class AgentSideMachine(RuleBasedStateMachine):
         now = {one["name"] for one in json.loads(self.file.read_bytes())["spec"].get("allocations", ())}
         assert self.kept - self.given_up <= now
         self.kept = now
+
+    @invariant()
+    def no_generation_of_another_object(self) -> None:
+        """An object's status names a generation only once that object was followed."""
+        if self.file.exists() and not self.vandalised:
+            self.followed.add(json.loads(self.file.read_bytes())["metadata"]["uid"])
+        found = self.object()
+        if found is not None and "observedGeneration" in found.get("status", {}):
+            assert found["metadata"]["uid"] in self.followed
 
     @rule()
     def settle(self) -> None:
@@ -172,6 +197,7 @@ class AgentSideMachine(RuleBasedStateMachine):
         assert {one.request.method for one in self.cluster.requests[before:]} == {"GET"}
         assert self.file.stat() == content
         self.no_entry_is_lost()
+        self.no_generation_of_another_object()
 
     def _round(self) -> None:
         self.clock.seconds += 60

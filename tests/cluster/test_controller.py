@@ -261,7 +261,7 @@ def test_three_replicas_that_die_while_claims_churn(lab: Lab, nodes: list[Node])
                 replicas[victim] = lab.start_controller(f"controller-{victim}")
             history.check()
             _, _, claim = living[-1]
-            if rng.random() < 0.5:
+            if rng.random() < 0.2:
                 living[-1][0].until("entered", lambda: living[-1][0].entry(claim))
         for node, _, claim in living:
             node.until_phase("Ready", claim)

@@ -12,8 +12,8 @@ from tests.cluster.nodes import B60, Node, address_of, gpu_at, machine_of
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
-BUSES = [f"{number:02x}" for number in range(3, 3 + 24)]
-FLEXES, B60S = BUSES[:12], BUSES[12:]
+BUSES = [f"{number:02x}" for number in range(3, 3 + 28)]
+FLEXES, B60S = BUSES[:20], BUSES[20:]
 
 
 class Gpus:

@@ -6,6 +6,7 @@ import random
 import signal
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from hack.lab.processes import Daemon
 from hack.lab.processes import running as process
 from plugin.pb.probes import health_pb2 as probes
 from plugin.places import Places
+from plugin.sockets import answers
 from tests.unit.plugin.stand import (
     DRIVER,
     NODE,
@@ -57,10 +59,6 @@ def plugin(places: Places, *words: str, **environment: str) -> Iterator[Daemon]:
     }
     with process(command, {**where, **environment}, places.run.parent / "plugin.log") as daemon:
         yield daemon
-
-
-def inode(kubelet: Kubelet) -> int:
-    return kubelet.registration_socket.stat().st_ino
 
 
 def test_from_start_to_end(places: Places, agent: Agent) -> None:
@@ -103,9 +101,10 @@ def test_a_killed_plugin_leaves_no_sign_and_its_successor_finds_the_marks(places
         assert is_registered(places)
         assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
         assert not is_registered(places)
-    left = inode(kubelet)
+    assert kubelet.registration_socket.exists()
+    assert not answers(kubelet.registration_socket)
     with plugin(places):
-        eventually(lambda: kubelet.registration_socket.exists() and inode(kubelet) != left)
+        eventually(lambda: answers(kubelet.registration_socket))
         kubelet.register()
         assert kubelet.prepare(uid(1))[uid(1)].devices
         assert agent.marks()[uid(1)] == mark
@@ -194,6 +193,25 @@ def test_probes(places: Places) -> None:
         with pytest.raises(grpc.RpcError) as refused:
             answer("other")
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_metrics(places: Places, agent: Agent) -> None:
+    agent.set(entry(uid(1)))
+    with plugin(places, "--metrics-listen", "127.0.0.1:18478"):
+        kubelet = Kubelet(places)
+        kubelet.register()
+        kubelet.prepare(uid(1), uid(2), timeout=3.3)
+        kubelet.unprepare(uid(1))
+        with urllib.request.urlopen("http://127.0.0.1:18478/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    for line in (
+        'gpu_plugin_prepared_claims_total{result="prepared",service="v1"} 1.0',
+        'gpu_plugin_prepared_claims_total{result="failed",service="v1"} 1.0',
+        'gpu_plugin_unprepared_claims_total{result="given back",service="v1"} 1.0',
+        'gpu_plugin_prepare_seconds_count{service="v1"} 1.0',
+        f'gpu_plugin_registered{{driver="{DRIVER}"}} 1.0',
+    ):
+        assert line in text
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Scheduler:
                     return None
                 continue
             taken = _rounded(capacity, needs.get(name))
-            if taken is None or taken + sum(claim.consumed[name] for claim in mine) > total:
+            if taken is None or taken + sum(claim.consumed.get(name, 0) for claim in mine) > total:
                 return None
             consumed[name] = taken
         return Claim(number=self.count, device=device["name"], consumed=consumed, divided=multiple)

@@ -138,7 +138,6 @@ class AnyOrder(RuleBasedStateMachine):
     ) -> None:
         """A claim comes just before, others just after."""
         self.change_policy(first, None, shared=True)
-        self.confirm()
         self.allocate_what_there_is([kind])
         if projected:
             self.project()
@@ -184,15 +183,19 @@ class AnyOrder(RuleBasedStateMachine):
     def project(self) -> None:
         self.entries = tuple(self.scheduler.claims)
 
-    @rule()
-    def confirm(self) -> None:
-        """A second after a withdrawal was told, schedulers have seen the slices; then all claims are listed."""
+    @rule(quick=st.sampled_from(KINDS))
+    def confirm(self, quick: str) -> None:
+        """A second after a withdrawal was told, schedulers have seen the slices; then all claims are listed.
+
+        Somebody is ``quick`` and gets a device before the node hears of the answer.
+        """
         told = self.scene.publisher.withdrawn(self.status().withdrawn)
         self.scheduler_looks()
         self.project()
         claimed = {claim.device for claim in self.entries}
         claimed |= {parse_logical_device(claim.device).pf for claim in self.entries}
         self.confirmed = {name: token for name, token in told.items() if name not in claimed}
+        self.scheduler.allocate(quick, {})
         self.publish()
 
     @rule()

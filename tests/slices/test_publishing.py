@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from kubesim import Fault, Rule
+from reconciler.node.slice_publisher import CHECK_SECONDS
 from state.manifest import (
     AllocatedDevice,
     BindingConditions,
@@ -16,6 +17,7 @@ from state.manifest import (
     VirtualFunction,
     VirtualFunctions,
 )
+from state.slices.ordering import REORDER_SECONDS
 from state.status import NodeStatus, SicknessStatus
 from tests.slices.machines import status_of
 from tests.slices.scene import Scene, scene
@@ -200,7 +202,9 @@ def test_a_fixed_layout_comes_when_all_else_is_gone(off: tuple[str, ...]) -> Non
         assert here.publisher.withdrawn(begun) == {}
         here.offer(wish, Spec(overrides=(override,)))
         here.settle()
-        assert here.publisher.withdrawn(begun) == begun
+        told = here.publisher.withdrawn(begun)
+        assert set(told) == {flex(), f"{flex()}-whole"}
+        assert told[flex()] == "t1"
         if off:
             assert modes(here) == set()
         else:
@@ -208,7 +212,10 @@ def test_a_fixed_layout_comes_when_all_else_is_gone(off: tuple[str, ...]) -> Non
         here.offer(wish, Spec(overrides=(override,), allocations=(claim("u", flex()),)))
         here.settle()
         assert not any("-vf" in name for name in here.devices())
-        here.offer(wish, Spec(overrides=(override,), withdrawals_confirmed=begun))
+        here.offer(wish, Spec(overrides=(override,)))
+        here.settle()
+        told = here.publisher.withdrawn(begun)
+        here.offer(wish, Spec(overrides=(override,), withdrawals_confirmed=told))
         here.settle()
         vfs = {f"-m4-vf{number}" for number in range(4)}
         assert modes(here) - {"-monitor"} == vfs
@@ -280,11 +287,17 @@ def test_the_slices_of_another_driver_of_the_same_name_are_replaced() -> None:
 @pytest.mark.parametrize("fault", [Fault.CONFLICT, Fault.DROPPED, Fault.LOST, Fault.THROTTLED, Fault.INTERNAL])
 def test_faults_delay_but_do_not_harm(fault: Fault) -> None:
     with scene() as here:
-        here.cluster.add_fault(Rule(fault=fault, path="resourceslices", probability=0.5, count=6))
+
+        def trouble() -> None:
+            for method in ("POST", "PUT", "DELETE"):
+                here.cluster.add_fault(Rule(fault=fault, method=method, path="resourceslices", count=1))
+
+        trouble()
         here.offer(status_of("mixed"), layout=Layout.DYNAMIC)
         here.settle()
+        here.cluster.clear_faults()
         here.wipe()
-        here.cluster.add_fault(Rule(fault=fault, path="resourceslices", probability=0.5, count=6))
+        trouble()
         here.settle()
         first = here.devices()
         here.cluster.clear_faults()
@@ -309,3 +322,82 @@ def test_a_vf_of_a_layout_keeps_its_device_though_it_is_known_by_number() -> Non
         here.settle()
         assert "-m4" in modes(here)
         assert here.devices()[f"{flex()}-m4"]["consumesCounters"]
+
+
+def test_a_withdrawal_can_be_taken_back() -> None:
+    with scene() as here:
+        here.offer(status_of("flex170"))
+        here.settle()
+        here.offer(status_of("flex170"), layout=Layout.DYNAMIC)
+        here.settle()
+        assert taints(here, flex()) == {"withdrawn:NoSchedule"}
+        here.offer(status_of("flex170"))
+        here.settle()
+        assert taints(here, flex()) == set()
+        assert here.publisher.withdrawn({}) == {}
+
+
+def test_a_gpu_that_went_missing_keeps_what_claims_have_of_it() -> None:
+    with scene() as here:
+        status, held = status_of("flex170"), claim("u", f"{flex()}-m4")
+        dynamic = Policy(layout=Layout.DYNAMIC)
+        here.offer(status, Spec(policy=dynamic, allocations=(held,)))
+        here.settle()
+        here.offer(replace(status, devices=()), Spec(policy=dynamic, allocations=(held,)))
+        here.settle()
+        assert taints(here, f"{flex()}-m4") == taints(here, flex()) == {"health-DeviceAbsent:NoExecute"}
+        here.offer(replace(status, devices=()), Spec(policy=dynamic))
+        here.settle()
+        assert here.devices() == {}
+
+
+def test_what_cannot_be_seen_for_a_while_changes_nothing() -> None:
+    with scene() as here:
+        status = status_of("flex170")
+        here.offer(status, layout=Layout.DYNAMIC)
+        here.settle()
+        before = {name: device["capacity"] for name, device in here.devices().items() if "capacity" in device}
+        (gpu,) = status.devices
+        blind = replace(
+            gpu, sriov=None, memory=None, sickness=(SicknessStatus(cause="Unreadable", message="EIO"),)
+        )
+        here.offer(replace(status, devices=(blind,)), layout=Layout.DYNAMIC)
+        here.settle()
+        assert taints(here, flex()) == {"health-Unreadable:NoSchedule"}
+        passed = replace(gpu, driver="vfio-pci", original_driver="i915", memory=None)
+        here.offer(replace(status, devices=(passed,)), layout=Layout.DYNAMIC)
+        here.settle()
+        assert here.devices()[flex()]["attributes"]["driver"] == {"string": "i915"}
+        assert before == {
+            name: device["capacity"] for name, device in here.devices().items() if "capacity" in device
+        }
+
+
+def test_another_release_of_the_server_is_noticed() -> None:
+    with scene("1.34", minor="34+") as here:
+        here.offer(status_of("flex170"), layout=Layout.DYNAMIC)
+        here.settle()
+        assert len(here.slices()) == 1
+        here.transport.minor = "35"
+        here.now += CHECK_SECONDS
+        here.settle()
+        assert len(here.slices()) == 2
+
+
+def test_gpus_in_use_come_first_where_that_is_wished() -> None:
+    with scene() as here:
+        status = status_of("flex140")
+        first, second = status.devices
+        busy = replace(status, devices=(first, replace(second, users=("a/b",))))
+        here.offer(busy, layout=Layout.COUNTER_FREE, reorder=True)
+        here.settle()
+        assert next(iter(here.devices())) == second.name
+        here.offer(status, layout=Layout.COUNTER_FREE, reorder=True)
+        here.publisher.step()
+        assert next(iter(here.devices())) == first.name
+        here.offer(busy, layout=Layout.COUNTER_FREE, reorder=True)
+        assert here.publisher.step() == REORDER_SECONDS
+        assert next(iter(here.devices())) == first.name
+        here.settle()
+        assert next(iter(here.devices())) == second.name
+        assert {each["spec"]["pool"]["generation"] for each in here.slices()} == {1}

@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ RESOURCE = "/apis/resource.k8s.io/v1"
 NAMESPACE = "/api/v1/namespaces/rec"
 NODE = "node-b"
 SCALE = 0.02
-FAST = Timing().scaled(SCALE)
+FAST = replace(Timing().scaled(SCALE), wipe_after_start=0.0)
 PATIENCE = 20.0
 
 

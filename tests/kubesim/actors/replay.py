@@ -1,5 +1,5 @@
-"""Recordings of a real cluster, played to a simulated one: what people, drivers and kubelets did is done here too, at
-the same time of the clock; what scheduler and controllers write is compared.
+"""Recordings of a real cluster, played to a simulated one. People, drivers and kubelets do what they did, at the
+same time; what scheduler and controllers write is compared.
 """
 
 import json

@@ -165,7 +165,7 @@ def _memory_lasts(picks: Sequence[Pick], users: Sequence[Pick], usage: Usage) ->
 def _tokens_last(picks: Sequence[Pick], users: Sequence[Pick], usage: Usage, pool: Pool) -> bool:
     for place, pick in enumerate(picks):
         holders = {each.device.id for each in picks[:place] if each in users}
-        holders |= {each for each in (*usage.exclusive, *usage.shares)}
+        holders |= usage.exclusive | set(usage.shares)
         if pick.device.shared and pick.device.id in holders:
             continue
         total = sum(

@@ -243,6 +243,7 @@ def test_d3_sandbox_recreated() -> None:
         made.driver.start()
         made.until_told(2)
         eventually("started", lambda: made.kubelet.containers("rec", "d-pod") is not None)
+        assert made.phase("d-pod") == "Running"
         run_and_delete(made, "d-pod")
     # The recording begins with the Unprepare of a pod of an earlier one.
     assert told(made.driver) == {claim: calls[1:] for claim, calls in recorded("d3-sandbox-recreated").items()}
@@ -459,9 +460,14 @@ def test_older_kubelets_call_older_services(release: str, service: str) -> None:
 def test_events_name_the_node() -> None:
     with bench() as made:
         made.add_claim("missing-driver")
-        made.publish()
         made.add_pod("p", claim="missing-driver")
-        eventually("failed", lambda: bool(made.events("FailedPrepareDynamicResources")))
+
+        def failed() -> bool:
+            if not made.slices():  # what is published before the kubelet starts is wiped
+                made.publish()
+            return bool(made.events("FailedPrepareDynamicResources"))
+
+        eventually("failed", failed)
         [said] = made.events("FailedPrepareDynamicResources")[:1]
         assert said.endswith(f"DRA driver {NAME} is not registered")
         [event] = [

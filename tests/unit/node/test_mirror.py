@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.node import mirror as mirror_module
 from reconciler.node.mirror import Mirror
 from state.mirroring import OwnMetadata, OwnObject
 
+ENTRY = {"name": "c1", "claimNamespace": "ml", "claimName": "job", "source": "resource.k8s.io/v1"}
 OWN = OwnObject(metadata=OwnMetadata(name="n", uid="u1", generation=1), spec={"adoptedUID": "u1", "paused": True})
 
 
@@ -32,6 +34,21 @@ def test_edits_of_the_file_are_overwritten(tmp_path: Path) -> None:
     file.unlink()
     assert mirror.check()
     assert file.read_bytes() == good
+
+
+def test_edits_do_not_take_away_what_only_the_file_says(tmp_path: Path) -> None:
+    """An object that was made anew has no entries yet, so they can't be had from there again."""
+    file, entries = tmp_path / "node.json", [ENTRY]
+    own = replace(OWN, spec={"adoptedUID": "u1", "allocations": entries})
+    mirror = Mirror(file, lambda: own)
+    assert mirror.check()
+    own = OwnObject(metadata=OwnMetadata(name="n", uid="u2", generation=1))
+    for damage in (b"", b'{"spec": {"allocations": []}}', None):
+        assert mirror.check()
+        assert json.loads(file.read_bytes())["spec"] == {"allocations": entries}
+        file.unlink()
+        if damage is not None:
+            file.write_bytes(damage)
 
 
 def test_a_file_that_is_right_is_not_written(tmp_path: Path) -> None:

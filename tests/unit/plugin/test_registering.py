@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from plugin.places import Places
+from reconciler.runtime.watching import FileWatcher, Interest
 from tests.unit.plugin.stand import DRIVER, SERVICES, Agent, Kubelet, entry, eventually, running, tell_server, uid
 
 
@@ -114,8 +115,8 @@ def test_sockets_come_back_when_the_kubelet_clears_its_directories(
         kubelet.registration_socket.unlink()
     else:
         for name in ("plugins_registry", "plugins") if wiped == "both" else (wiped,):
-            shutil.rmtree(places.kubelet / name)
-            (places.kubelet / name).mkdir()
+            (places.kubelet / name).rename(places.kubelet / "gone")  # at once, before we put anything back
+            shutil.rmtree(places.kubelet / "gone")
     eventually(lambda: kubelet.registration_socket.exists() and kubelet.dra_socket.exists())
     kubelet.register()
     assert kubelet.prepare(uid(1))[uid(1)].devices
@@ -233,3 +234,30 @@ def test_directories_that_cannot_be_written_are_tried_again(
         assert str(places.registry_dir) in caplog.text
         os.unlink(places.registry_dir)
         Kubelet(places).register()
+
+
+def test_the_sign_comes_back_when_its_file_is_removed(places: Places, kubelet: Kubelet) -> None:
+    """Whoever clears the run directory makes the sign unseen: the next look at the sockets puts it up again."""
+    places.registered_lock(DRIVER).unlink()
+    assert not is_registered(places)
+    places.registered_lock(DRIVER).unlink()
+    (places.registry_dir / "wake").touch()
+    eventually(lambda: places.registered_lock(DRIVER).exists() and is_registered(places))
+
+
+def test_putting_up_and_taking_down_the_sign_wakes_whoever_watches(places: Places, agent: Agent) -> None:
+    heard = threading.Event()
+    names = frozenset({f"registered-{DRIVER}"})
+    watcher = FileWatcher((Interest(directory=places.lock_dir, names=names, wake=heard.set),))
+    assert watcher.check()
+    tell_server(places)
+    with running(places):
+        kubelet = Kubelet(places)
+        for registered in (True, True, False, True):
+            eventually(kubelet.registration_socket.exists)
+            heard.clear()
+            kubelet.notify(registered)
+            assert heard.wait(10)
+        heard.clear()
+    assert heard.wait(10)
+    watcher.stop()

@@ -67,6 +67,13 @@ def test_a_file_that_says_nothing_adds_nothing(garbage: bytes) -> None:
     assert spec_of(mirrored(own({}), garbage)) == {}
 
 
+@pytest.mark.parametrize("spoilt", [7, [{"name": "c1"}], [ENTRY, ENTRY], [{**ENTRY, "source": 1}]])
+def test_entries_that_the_node_could_not_follow_are_not_kept(spoilt: object) -> None:
+    """It would wait to be adopted for ever: the controller adopts what has a status of its own generation."""
+    file = json.dumps({"spec": {"allocations": spoilt, "withdrawalsConfirmed": {}}}).encode()
+    assert spec_of(mirrored(own({"paused": True}), file)) == {"paused": True}
+
+
 def test_what_is_mirrored_is_a_manifest() -> None:
     file = mirrored(own({"adoptedUID": "u1", "allocations": [ENTRY]}), None)
     state = decode(json.loads(file), cluster=True)

@@ -138,9 +138,9 @@ class _Search:
         now = [each for each in self.chosen if each.device.id == device.id]
         if device.shared:
             return not any(each.claim == claim and each.ask is ask for each in now)
-        if ask.admin:
-            return not any(each.claim == claim for each in now)
-        return device.id not in self._usage.exclusive and all(each.ask.admin for each in now)
+        if any(each.claim == claim for each in now):
+            return False
+        return ask.admin or (device.id not in self._usage.exclusive and all(each.ask.admin for each in now))
 
     def _amounts(self, ask: Ask, device: Device) -> Mapping[str, Fraction] | None:
         """What a share would take, None if it does not fit. Of a device with one user, that it has enough."""

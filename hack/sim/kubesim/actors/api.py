@@ -11,12 +11,15 @@ from kubesim.values import Object, at, copy, objects
 
 DEVICES = "resource.k8s.io"
 CORE = ""
+APPS = "apps"
 GROUPS = {
     "deviceclasses": DEVICES,
     "devicetaintrules": DEVICES,
     "resourceclaims": DEVICES,
     "resourceclaimtemplates": DEVICES,
     "resourceslices": DEVICES,
+    "deployments": APPS,
+    "replicasets": APPS,
     "nodes": CORE,
     "pods": CORE,
     "events": CORE,

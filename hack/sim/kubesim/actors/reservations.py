@@ -11,7 +11,11 @@ EXTENDED_CLAIM = "resource.kubernetes.io/extended-resource-claim"
 
 
 class Waiting(LookupError):
-    """A pod's claim is not there yet; the text is what people are told."""
+    """A pod's claim is not there; the text is what people are told."""
+
+
+class NotMadeYet(Waiting):
+    """The claim controller has not made a claim yet. Nobody is told: it will."""
 
 
 def claim_names(pod: Object) -> Iterator[tuple[str, str | None]]:
@@ -42,7 +46,7 @@ def claims_of(pod: Object, api: Api) -> list[Object]:
     namespace, found = pod["metadata"]["namespace"], []
     for name, claim_name in claim_names(pod):
         if claim_name is None:
-            raise Waiting("waiting for dynamic resource controller to create the resourceclaim")
+            raise NotMadeYet("waiting for dynamic resource controller to create the resourceclaim")
         claim = api.find("resourceclaims", namespace, claim_name)
         if claim is None:
             raise Waiting(f'resourceclaim "{claim_name}" not found')

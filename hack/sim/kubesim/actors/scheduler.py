@@ -14,7 +14,7 @@ from kubesim.actors.api import Api, condition, deleting, finished, with_conditio
 from kubesim.actors.asks import UnknownClass, usage
 from kubesim.actors.binding import failure, pending
 from kubesim.actors.candidates import Offer, Surroundings, offer_on, offers
-from kubesim.actors.reservations import PROTECTION, Waiting, allocated, reserved_for
+from kubesim.actors.reservations import PROTECTION, NotMadeYet, Waiting, allocated, reserved_for
 from kubesim.actors.selectors import SelectorError, Selectors
 from kubesim.actors.timing import RECORDED, Timing
 from kubesim.values import Object, at
@@ -68,6 +68,7 @@ class Scheduler:
             and not deleting(pod)
             and not finished(pod)
             and pod["spec"].get("schedulerName", NAME) == NAME
+            and not pod["spec"].get("schedulingGates")
         ]
         versions = {pod["metadata"]["uid"]: int(pod["metadata"]["resourceVersion"]) for pod in waiting}
         self._arrivals = {uid: self._arrivals.get(uid, version) for uid, version in versions.items()}
@@ -94,6 +95,8 @@ class Scheduler:
                 self._finish(pod, claims, bound_for)
                 return
             found, reasons = offers(pod, claims, around)
+        except NotMadeYet:
+            return
         except (Waiting, UnknownClass, SelectorError) as error:
             self._unschedulable(pod, f"{error}")
             return

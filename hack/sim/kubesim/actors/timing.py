@@ -38,7 +38,9 @@ class Timing:
 
     def scaled(self, scale: float) -> "Timing":
         """Everything shorter (below 1) or longer by a factor, but not the deadlines of calls: drivers are real."""
-        changed = {each.name: getattr(self, each.name) * scale for each in fields(self) if each.name not in DEADLINES}
+        changed = {
+            each.name: getattr(self, each.name) * scale for each in fields(self) if each.name not in DEADLINES
+        }
         return replace(self, **changed)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +87,6 @@ class Kubelet:
         for directory in self._cdi_directories:
             for path in directory.glob("*"):
                 path.unlink()
-        shutil.rmtree(self._root / REGISTRY, ignore_errors=True)
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Kubelet"]:

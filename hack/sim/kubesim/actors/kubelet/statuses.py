@@ -13,12 +13,13 @@ HealthOf = Callable[[str, str, str], tuple[Health, str]]
 
 
 def waiting(pod: Object, time: str, reason: str, message: str = "") -> Object:
-    """Containers that are not there yet."""
+    """Containers that are not there yet, or not again: a pod that ran once stays Running."""
     state = {"waiting": {"reason": reason} | ({"message": message} if message else {})}
     containers = [
         {**_container(each), "ready": False, "state": state} for each in objects(pod["spec"]["containers"])
     ]
-    return {"phase": "Pending", "conditions": _conditions(pod, time, ready=False), "containerStatuses": containers}
+    phase = "Running" if pod["status"].get("phase") == "Running" else "Pending"
+    return {"phase": phase, "conditions": _conditions(pod, time, ready=False), "containerStatuses": containers}
 
 
 def running(pod: Object, time: str, restarts: int, held: Mapping[str, Held], health: HealthOf) -> Object:

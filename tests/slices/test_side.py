@@ -1,0 +1,99 @@
+"""Slices and claims together, as the node agent uses them."""
+
+import random
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+import kubesim
+from reconciler.node.slice_publisher import SliceSettings
+from reconciler.node.slice_side import SliceSide
+from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
+from state.manifest import (
+    AllocatedDevice,
+    BindingConditions,
+    ClaimAllocation,
+    Layout,
+    Policy,
+    Spec,
+    VirtualFunction,
+)
+from state.records import AppliedDevice
+from state.server_info import ServerInfo
+from state.status import AllocationStatus
+from tests.kube_in_memory import InMemory
+from tests.slices.machines import status_of, tables
+
+GPU = status_of("flex170").devices[0].name
+CLAIMS = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_failure_is_told_once_schedulers_know_what_to_avoid() -> None:
+    cluster = kubesim.Cluster("1.36", seed=1)
+    cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}})
+    uid = _claim(cluster)
+    found: list[ServerInfo] = []
+    side = SliceSide(
+        KubeClient(InMemory(cluster), retries=NO_RETRIES),
+        SliceSettings(node="node-a", table=tables().profiles, registered=lambda _: True),
+        wake=lambda: None,
+        server_found=found.append,
+        metrics=None,
+        on_crash=None,
+        clock=lambda: 100.0,
+        rng=random.Random(1),
+    )
+    applied = AppliedDevice(device=f"{GPU}-m4-vf0", profile="flex170_m4")
+    failed = AllocationStatus(
+        name=uid, origin="claim", phase="Failed", message="EIO", since=SINCE, devices=(applied,)
+    )
+    vf = AllocatedDevice(
+        request="r", pool="node-a", device=f"{GPU}-m4", physical_function=GPU,
+        virtual_function=VirtualFunction(profile="flex170_m4", index=0),
+    )  # fmt: skip
+    entry = ClaimAllocation(name=uid, claim_namespace="default", claim_name="c", source="v1", devices=(vf,))
+    policy = Policy(layout=Layout.DYNAMIC, binding_conditions=BindingConditions.ON_RECONFIGURE)
+    side.offer(replace(status_of("flex170"), allocations=(failed,)), Spec(policy=policy, allocations=(entry,)))
+    try:
+        while not cluster.get(CLAIMS + "/c")["status"].get("devices"):
+            side.step()
+        while "True" not in _failed(cluster):
+            side.step()
+    finally:
+        side.stop()
+    order = [
+        "claim" if "resourceclaims" in each.request.path else "slice"
+        for each in cluster.requests
+        if each.request.method in ("POST", "PUT", "PATCH") and ("dryRun", "All") not in each.request.query
+    ]
+    assert order.index("slice") < len(order) - 1 - order[::-1].index("claim")
+    assert found[0].row == "v1"
+    taints = {
+        (taint["key"], taint["effect"])
+        for slice in cluster.get(SLICES)["items"]
+        for device in slice["spec"].get("devices", ())
+        if device["name"] == f"{GPU}-m4"
+        for taint in device["taints"]
+    }
+    assert taints == {("gpu.intel.com/reconfigure-failed", "NoSchedule")}
+
+
+def _claim(cluster: kubesim.Cluster) -> str:
+    spec = {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "vf.gpu.intel.com"}}]}}
+    kind = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim"}
+    made = cluster.create(CLAIMS, {**kind, "metadata": {"name": "c"}, "spec": spec})
+    result = {"request": "r", "driver": "gpu.intel.com", "pool": "node-a", "device": f"{GPU}-m4"}
+    made["status"] = {"allocation": {"devices": {"results": [result]}}}
+    cluster.replace(f"{CLAIMS}/c/status", made)
+    uid = made["metadata"]["uid"]
+    assert isinstance(uid, str)
+    return uid
+
+
+def _failed(cluster: kubesim.Cluster) -> str:
+    (device,) = cluster.get(f"{CLAIMS}/c")["status"]["devices"]
+    status = {each["type"]: each["status"] for each in device["conditions"]}["gpu.intel.com/vf-failed"]
+    assert isinstance(status, str)
+    return status
