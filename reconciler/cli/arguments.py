@@ -21,6 +21,7 @@ _OF_NODES = ("node", "plugin")
 _POD_UID = re.compile(r"[a-z0-9][a-z0-9-]{0,35}")
 _MOST_LINGER = 86400
 _HELP_WIDTH = 79
+_MODE = re.compile(r"[a-z]+[0-9]+")
 _MOST_SECONDS = 7 * 86400.0
 
 
@@ -197,6 +198,7 @@ def _add_own(command: argparse.ArgumentParser, name: str) -> None:
         )
     if name == "node":
         _add_cluster(command)
+        _add_offer(command)
     if name == "plugin":
         _add_plugin(command)
     if name == "controller":
@@ -296,6 +298,47 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
         help="how to reach the API server (in a pod: its service account; else KUBECONFIG, ~/.kube/config)",
     )
     command.add_argument("--context", type=_filled, metavar="NAME", help="which context of the kubeconfig to use")
+
+
+def _add_offer(command: argparse.ArgumentParser) -> None:
+    offer = command.add_argument_group("what schedulers are offered, where the GpuNodeState's policy is silent")
+    offer.add_argument(
+        "--layout",
+        type=_one_of("Auto", "Dynamic", "Pinned", "CounterFree"),
+        metavar="LAYOUT",
+        help="how GPUs are offered: Auto, Dynamic, Pinned or CounterFree (Auto)",
+    )
+    offer.add_argument(
+        "--profiles", type=_modes, metavar="MODES", help="VF modes to offer, as m4,m8 (all that fit)"
+    )
+    offer.add_argument(
+        "--shared-memory", type=_truth, metavar="BOOL", help="offer shares of a GPU's memory (true)"
+    )
+    offer.add_argument(
+        "--binding-conditions",
+        type=_one_of("Never", "OnReconfigure"),
+        metavar="WHEN",
+        help="have schedulers wait for VFs before binding pods: Never or OnReconfigure (Never)",
+    )
+    offer.add_argument(
+        "--reorder", type=_truth, metavar="BOOL", help="offer GPUs that are split already first (false)"
+    )
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    modes = tuple(mode for mode in text.split(",") if mode)
+    for mode in modes:
+        if not _MODE.fullmatch(mode):
+            raise argparse.ArgumentTypeError(
+                f"{mode!r} is no mode (as m4 or fs2, with commas in between)"
+            )
+    if not modes:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return modes
+
+
+def _truth(text: str) -> bool:
+    return _one_of("true", "false")(text) == "true"
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:

@@ -16,6 +16,7 @@ from reconciler.runtime.kube.config import Cluster, ConfigError, connect
 from reconciler.runtime.logs import LogFormat, set_up_logging
 from reconciler.runtime.metrics import parse_listen
 from reconciler.runtime.uevents import Source
+from state.manifest import BindingConditions, Layout, Policy
 
 _ABOUT_ADDRESSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 """What only listening can fail with; such errors name no file."""
@@ -37,11 +38,23 @@ def run_in_cluster(options: Options, screen: Terminal) -> int:
         kubeconfig=Path(options.kubeconfig) if options.kubeconfig else None,
         context=options.context or None,
     )
-    in_cluster = InCluster(node=options.node_name, connect=lambda metrics: connect(cluster, metrics=metrics))
+    in_cluster = InCluster(
+        node=options.node_name, connect=lambda metrics: connect(cluster, metrics=metrics), offer=_offer(options)
+    )
     try:
         return _run(options, Path(options.roots.desired_file), in_cluster)
     except ConfigError as error:
         raise CommandError(str(error)) from error
+
+
+def _offer(options: Options) -> Policy:
+    return Policy(
+        layout=Layout(options.layout),
+        profiles=options.profiles,
+        shared_memory=options.shared_memory,
+        binding_conditions=BindingConditions(options.binding_conditions),
+        reorder=options.reorder,
+    )
 
 
 def _log_to(screen: Terminal, options: Options) -> None:

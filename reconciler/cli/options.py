@@ -44,6 +44,11 @@ class Options:
     node_name: str = ""
     kubeconfig: str = ""
     context: str = ""
+    layout: str = "Auto"
+    profiles: tuple[str, ...] | None = None
+    shared_memory: bool = True
+    binding_conditions: str = "Never"
+    reorder: bool = False
     metrics_listen: str = ""
     probes_listen: str = ""
     lease_namespace: str = ""

@@ -1,4 +1,4 @@
-"""The node agent's dealings with the API server: its own GpuNodeState in, the status and Events out.
+"""The node agent's dealings with the API server: its own GpuNodeState in; status, ResourceSlices and Events out.
 
 Nothing here holds the loop up. While the API server is away the machine goes on converging to the last file, and
 what changed meanwhile is published once, when it is back.
@@ -12,10 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from reconciler.node.agent import Pass
 from reconciler.node.mirror import Mirror
 from reconciler.node.own_object import COLLECTION, create_own, path_of
 from reconciler.node.publisher import Publisher
+from reconciler.node.roots import Roots
+from reconciler.node.slice_publisher import SliceSettings
+from reconciler.node.slice_registration import ServerInfoFiles, is_registered
+from reconciler.node.slice_side import SliceSide
 from reconciler.runtime.backoff import Backoff
 from reconciler.runtime.kube.cache import Cached, Key
 from reconciler.runtime.kube.client import KubeClient
@@ -27,9 +33,10 @@ from reconciler.runtime.kube.threads import OnCrash
 from reconciler.runtime.metrics import Metrics
 from reconciler.runtime.wakeups import WakeSet
 from state.happenings import Happening, happenings
-from state.manifest import API_VERSION, KIND
+from state.manifest import API_VERSION, KIND, Policy
 from state.mirroring import OwnObject, decode_own
 from state.planning import NotSynced
+from state.profiles import ProfileTable
 from state.status import NodeStatus
 
 CHECK_SECONDS = 10.0
@@ -49,15 +56,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Which node this is, the desired-state file to keep, and the status as it was before a restart."""
+    """Which node this is, the desired-state file to keep, and the status as it was before a restart.
+
+    ``offer`` is what the agent's flags say of the node's offer where the policy is silent.
+    """
 
     node: str
     file: Path
+    roots: Roots
+    table: ProfileTable
+    offer: Policy
     last_status: NodeStatus | None = None
 
 
 class ClusterSide:
-    """Mirror and publisher of one node. ``run`` is their thread; the other methods may come from any."""
+    """Mirror and publishers of one node. ``run`` is their thread; the other methods may come from any."""
 
     def __init__(
         self,
@@ -89,27 +102,49 @@ class ClusterSide:
         self._events = EventRecorder(
             client, "gpu.dra.intel.com/node", place.node, metrics=metrics, on_crash=on_crash, clock=clock
         )
+        self._server = ServerInfoFiles(Path(place.roots.server_file), Path(place.roots.lasting_server_file))
+        self._slices = SliceSide(
+            client,
+            SliceSettings(
+                node=place.node,
+                table=place.table,
+                registered=lambda driver: is_registered(Path(place.roots.lock_dir), driver),
+                defaults=place.offer,
+            ),
+            wake=self.look_again,
+            server_found=self._server.store,
+            metrics=metrics,
+            on_crash=on_crash,
+            clock=clock,
+            rng=rng,
+            shown=None if place.last_status is None else place.last_status.withdrawn,
+        )
         self._last = place.last_status
+        self._seen_uid: str | None = None
 
     def followed(self, done: Pass) -> None:
         """A pass of the agent is over."""
         state = done.source.state
-        self._publisher.offer(done.status, None if state is None else state.metadata.uid)
+        seen_uid = None if state is None else state.metadata.uid
+        news = (done.status, seen_uid) != (self._last, self._seen_uid)
+        self._seen_uid = seen_uid
+        self._slices.offer(done.status, None if state is None else state.spec)
         told = () if isinstance(done.desired, NotSynced) else happenings(self._last, done.status)
         if told:
             sources = {} if state is None else {one.name: one.source for one in state.spec.allocations}
             for happening in told:
                 self._tell(happening, sources)
-        if done.status != self._last:
+        if news:
             self._last = done.status
             self._wakes.wake(_CHANGED)
 
-    def file_changed(self) -> None:
-        """Somebody wrote the desired-state file, perhaps ourselves."""
+    def look_again(self) -> None:
+        """A file of ours may have changed: the desired state, or a lock of the kubelet plugin."""
         self._wakes.wake(_CHANGED)
 
     def run(self) -> None:
         """Keep file, object and status in step until stopped."""
+        self._recall_server()
         self._reflector.start()
         self._events.start()
         wait: float | None = 0.0
@@ -117,6 +152,7 @@ class ClusterSide:
             self._wakes.wait(wait)
             if not self._wakes.closed:
                 wait = self._step()
+        self._slices.stop()
         self._reflector.stop()
         self._events.stop()
 
@@ -132,10 +168,24 @@ class ClusterSide:
             due.append(self._create())
         elif self._live() is not None:
             self._backoff.succeeded(_CREATE)
-        soon = self._publisher.step()
-        if soon is not None:
-            due.append(soon)
+        for soon in (self._slices.step(), self._publish()):
+            if soon is not None:
+                due.append(soon)
         return max(0.0, min(due))
+
+    def _publish(self) -> float | None:
+        """After the slices: a withdrawal is told to the controller once schedulers can see it."""
+        status = self._last
+        if status is not None:
+            withdrawn = self._slices.withdrawn(status.withdrawn)
+            self._publisher.offer(msgspec.structs.replace(status, withdrawn=withdrawn), self._seen_uid)
+        return self._publisher.step()
+
+    def _recall_server(self) -> None:
+        try:
+            self._server.recall()
+        except OSError as error:
+            _log.warning("what the API server was like before the boot can't be recalled: %s", error)
 
     def _heard(self) -> None:
         # In the watch's own thread, as somebody waits for the file; a failure is seen to by ``run``.

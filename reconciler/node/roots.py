@@ -37,6 +37,18 @@ class Roots:
         return f"{self.run}/marks"
 
     @property
+    def server_file(self) -> str:
+        return f"{self.run}/status/server.json"
+
+    @property
+    def lasting_server_file(self) -> str:
+        return f"{self.state}/server.json"
+
+    @property
+    def lock_dir(self) -> str:
+        return f"{self.run}/lock"
+
+    @property
     def agent_lock(self) -> str:
         return f"{self.run}/lock/agent"
 

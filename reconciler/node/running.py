@@ -43,6 +43,7 @@ from reconciler.runtime.uevents import Source, Uevent, UeventListener, UeventsUn
 from reconciler.runtime.wakeups import WakeSet
 from reconciler.runtime.watching import FileWatcher, Interest
 from state.ids import PciAddress, parse_pci_address
+from state.manifest import Policy
 
 STOP_SECONDS = 0.8
 """How long our threads get to end; a kernel write under way is waited for beyond that."""
@@ -55,10 +56,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InCluster:
-    """The node that this machine is, and how to reach its API server: ``connect`` may raise ConfigError."""
+    """The node that this machine is, and how to reach its API server: ``connect`` may raise ConfigError.
+
+    ``offer`` says what is offered to schedulers where the manifest's policy is silent.
+    """
 
     node: str
     connect: Callable[[Metrics], KubeClient]
+    offer: Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +155,10 @@ class _Daemon:
             lambda _: self._wakes.wake(_WORKER),
             lambda step: agent_metrics.report_step(metrics, step),
         )
+        self._tables = load_tables(config.roots.pci_ids)
         self._agent = Agent(
             config.settings,
-            load_tables(config.roots.pci_ids),
+            self._tables,
             FileSource(config.file, cluster=config.cluster is not None),
             self._host,
             self._workers,
@@ -230,6 +236,9 @@ class _Daemon:
             Place(
                 node=config.cluster.node,
                 file=config.file,
+                roots=config.roots,
+                table=self._tables.profiles,
+                offer=config.cluster.offer,
                 last_status=None if last is None else last.status,
             ),
             self._client,
@@ -244,8 +253,11 @@ class _Daemon:
 
     def _file_changed(self) -> None:
         self._wakes.wake(DESIRED)
+        self._lock_changed()
+
+    def _lock_changed(self) -> None:
         if self._side is not None:
-            self._side.file_changed()
+            self._side.look_again()
 
     def _interests(self) -> tuple[Interest, ...]:
         def waking(topic: str) -> Callable[[], None]:
@@ -257,6 +269,7 @@ class _Daemon:
             Interest(directory=file.parent, names=frozenset((file.name, "..data")), wake=self._file_changed),
             Interest(directory=Path(roots.cdi).absolute(), names=None, wake=waking(FILES)),
             Interest(directory=Path(roots.marks_dir).absolute(), names=None, wake=waking(FILES)),
+            Interest(directory=Path(roots.lock_dir).absolute(), names=None, wake=self._lock_changed),
         )
 
     def _listen(self) -> None:

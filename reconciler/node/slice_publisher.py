@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.node.slice_server import (
     find_server,
@@ -98,7 +98,8 @@ class SlicePublisher:
         self._offer: tuple[NodeStatus, Spec] | None = None
         self._watched: _Watched | None = None
         self._unserved = False
-        self._check_server_at = float("-inf")
+        self._not_before = self._check_server_at = float("-inf")
+        self._lossy_minor: int | None = None
         self._owner: Json | None = None
         self._tokens: dict[str, str] = {}
         self._shown: dict[str, str] = dict(shown or {})
@@ -148,8 +149,8 @@ class SlicePublisher:
         if offer is None:
             return None
         now = self._clock()
-        if not self._backoff.ready(_SERVER, now) or not self._backoff.ready(_WRITE, now):
-            return self._backoff.next_due(now)
+        if now < self._not_before:
+            return self._not_before - now
         try:
             if now >= self._check_server_at or (self._watched is not None and self._watched.reflector.absent):
                 self._check_server()
@@ -180,6 +181,8 @@ class SlicePublisher:
 
     def _follow(self, can: Capabilities | None) -> None:
         known = self._watched
+        if can is not None and can.minor == self._lossy_minor:
+            can = replace(can, counters=False)
         with self._lock:
             self._unserved = can is None
         if can is None:
@@ -233,17 +236,19 @@ class SlicePublisher:
         registered = self._settings.registered(self._settings.driver)
         due = [write for write in writes if registered or not isinstance(write, Create)]
         try:
-            for write in due:
-                watched.writer.carry_out(write)
+            kept = [watched.writer.carry_out(write) for write in due]
         except ApiError as error:
             if isinstance(error, NotFound) and error.resource_absent:
                 self._check_server_at = float("-inf")
             return self._failed(_WRITE, error)
         except Lossy as error:
             _log.error("%s: finding out anew what it can do", error)
-            self._check_server_at = float("-inf")
-            return self._backoff.failed(_WRITE, self._clock())
+            self._lossy_minor, self._check_server_at = watched.can.minor, float("-inf")
+            return 0.0
         self._backoff.succeeded(_WRITE)
+        if not all(kept):
+            self._check_server_at = float("-inf")
+            return 0.0
         if len(due) == len(writes):
             self._published = tuple(device for each in wanted.slices for device in each.devices)
         self._show(view, wanted.withdrawing)
@@ -302,9 +307,12 @@ class SlicePublisher:
         due = [self._check_server_at, *(failure.until for failure in (self._failures or {}).values())]
         if view.policy.reorder:
             due.append(self._order_until)
-        return max(0.0, min(each for each in due if each > now) - now)
+        return min((each - now for each in due if each > now), default=0.0)
 
     def _failed(self, key: str, error: ApiError) -> float:
         if self._backoff.attempts(key) == 0:
             _log.warning("can't publish slices yet: %s", error)
-        return max(self._backoff.failed(key, self._clock()), error.retry_after or 0.0)
+        now = self._clock()
+        wait = max(self._backoff.failed(key, now), error.retry_after or 0.0)
+        self._not_before = now + wait
+        return wait

@@ -76,17 +76,21 @@ class SliceWriter:
         """Whether a slice is as wanted, or as much so as this server allows."""
         return is_same(live, wanted) or self._kept.get(wanted.name) == (wanted, live.content)
 
-    def carry_out(self, write: Write) -> None:
-        """Raises ApiError; Lossy when the server didn't keep what it must: then nothing more is to be written."""
+    def carry_out(self, write: Write) -> bool:
+        """Whether the server kept all of it.
+
+        Raises ApiError; and Lossy when it didn't keep what it must: then nothing more is to be written.
+        """
         match write:
             case Create(slice=slice):
-                self._put(slice, None)
+                return self._put(slice, None)
             case Replace(slice=slice, over=over):
-                self._put(slice, over)
+                return self._put(slice, over)
             case Delete(over=over):
                 self._delete(over)
+                return True
 
-    def _put(self, slice: Slice, over: LiveSlice | None) -> None:
+    def _put(self, slice: Slice, over: LiveSlice | None) -> bool:
         heard = self._heard.get(slice.name, 0)
         body = msgspec.json.encode(encode_slice(slice, self._row, owner=self._owner(), over=over))
         if over is None:
@@ -102,6 +106,7 @@ class SliceWriter:
         self._kept[slice.name] = (slice, echo.content)
         _log.info("%s slice %s", "created" if over is None else "updated", slice.name)
         self._check(slice, echo)
+        return echo.content == slice
 
     def _check(self, sent: Slice, echo: LiveSlice) -> None:
         lost_counters = sent.counters != echo.content.counters

@@ -198,9 +198,11 @@ def decode_slice(raw: bytes) -> LiveSlice:
     """A slice in any version, of any driver. Raises ValueError, naming the field, when it is none."""
     wire = _decode(raw)
     spec = wire.spec
+    # Ours are named after their nodes; another pool's slice can't be made one of ours.
+    is_named_so = spec.pool.name == spec.node_name
     pool = Pool(
         driver=spec.driver,
-        node=spec.node_name or "",
+        node=spec.pool.name if is_named_so else "",
         generation=spec.pool.generation,
         count=spec.pool.resource_slice_count,
     )
@@ -212,10 +214,8 @@ def decode_slice(raw: bytes) -> LiveSlice:
         devices=tuple(_read_device(device) for device in devices),
     )
     consumed = (each for device in devices for each in (device.basic or device).consumes_counters or ())
-    intact = (
-        spec.pool.name == pool.node
-        and all(_is_token(each.counters) for each in (*sets, *consumed))
-        and all(len((device.basic or device).consumes_counters or ()) <= 1 for device in devices)
+    intact = all(_is_token(each.counters) for each in (*sets, *consumed)) and all(
+        len((device.basic or device).consumes_counters or ()) <= 1 for device in devices
     )
     return LiveSlice(
         content=content, uid=wire.metadata.uid, resource_version=wire.metadata.resource_version, intact=intact

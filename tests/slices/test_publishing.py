@@ -284,6 +284,45 @@ def test_the_slices_of_another_driver_of_the_same_name_are_replaced() -> None:
         assert {each["spec"]["pool"]["generation"] for each in here.slices()} == {9}
 
 
+def test_slices_of_another_pool_are_not_in_the_way() -> None:
+    with scene() as here:
+        pool = {"name": "elsewhere", "generation": 1, "resourceSliceCount": 1}
+        spec = {"driver": "gpu.intel.com", "nodeName": "node-a", "pool": pool}
+        kind = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice"}
+        name = "node-a-gpu.intel.com-devices-00"
+        here.cluster.create(
+            "/apis/resource.k8s.io/v1/resourceslices", {**kind, "metadata": {"name": name}, "spec": spec}
+        )
+        here.offer(status_of("flex170"))
+        here.settle()
+        assert [each["spec"]["pool"]["name"] for each in here.slices()] == ["node-a"]
+
+
+def test_a_feature_switched_off_is_noticed_when_its_fields_get_lost() -> None:
+    with scene() as here:
+        here.offer(status_of("flex170"))
+        here.settle()
+        assert modes(here) == {"", "-monitor"}
+        here.transport.off = {"taints"}
+        here.wipe()
+        here.settle()
+        assert modes(here) == {""}
+        assert not any("taints" in device for device in here.devices().values())
+
+
+def test_counters_that_only_a_trial_keeps_are_not_trusted() -> None:
+    with scene() as here:
+        here.transport.off, here.transport.honest_trials = {"counters"}, False
+        here.offer(status_of("flex170"), layout=Layout.DYNAMIC)
+        here.settle()
+        assert modes(here) == {"", "-monitor"}
+        assert here.writes() == [
+            "POST resourceslices",
+            "DELETE node-a-gpu.intel.com-counters-00",
+            "POST resourceslices",
+        ]
+
+
 @pytest.mark.parametrize("fault", [Fault.CONFLICT, Fault.DROPPED, Fault.LOST, Fault.THROTTLED, Fault.INTERNAL])
 def test_faults_delay_but_do_not_harm(fault: Fault) -> None:
     with scene() as here:

@@ -1,5 +1,6 @@
 """The kubelet's own protobuf against Google's, on messages the recordings have and on any other."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -28,13 +29,17 @@ def _message(name: str, *fields: tuple[str, int, Any, Any]) -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"test.{name}"))
 
 
-INFO = _message("Info", *((name, number, TEXT, ONE) for number, name in enumerate(("type", "name", "endpoint"), 1)),
-                ("versions", 4, TEXT, MANY))  # fmt: skip
-CLAIM = _message(
-    "Claim", *((name, number, TEXT, ONE) for number, name in enumerate(("namespace", "uid", "name"), 1))
+INFO = _message(
+    "Info", ("type", 1, TEXT, ONE), ("name", 2, TEXT, ONE), ("endpoint", 3, TEXT, ONE), ("versions", 4, TEXT, MANY)
 )
-HEALTH = _message("Health", ("health", 2, NUMBER, ONE), ("at", 3, NUMBER, ONE), ("timeout", 4, NUMBER, ONE),
-                  ("message", 5, TEXT, ONE))  # fmt: skip
+CLAIM = _message("Claim", ("namespace", 1, TEXT, ONE), ("uid", 2, TEXT, ONE), ("name", 3, TEXT, ONE))
+HEALTH = _message(
+    "Health",
+    ("health", 2, NUMBER, ONE),
+    ("at", 3, NUMBER, ONE),
+    ("timeout", 4, NUMBER, ONE),
+    ("message", 5, TEXT, ONE),
+)
 
 
 @given(type=st.text(), name=st.text(), endpoint=st.text(), versions=st.lists(st.text()))
@@ -61,10 +66,8 @@ def test_health(health: int, at: int, timeout: int, message: str) -> None:
 @given(st.binary())
 def test_anything_is_read_or_refused(data: bytes) -> None:
     for read in (messages.prepared, messages.unprepared, messages.health_list, PluginInfo.decode):
-        try:
+        with contextlib.suppress(wire.Malformed):
             read(data)
-        except wire.Malformed as error:
-            assert str(error)
 
 
 def test_the_recorded_answers_are_read_as_recorded() -> None:

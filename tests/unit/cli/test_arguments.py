@@ -12,6 +12,7 @@ from reconciler.cli.options import Format, Options
 from reconciler.cli.problems import UsageError
 from reconciler.cli.teaching import LESSONS
 from reconciler.node.roots import Roots
+from state.manifest import BindingConditions, Layout
 
 LINGER = "(allowed: whole seconds from 0 to 86400)"
 OWN = {
@@ -176,3 +177,20 @@ def test_the_node_comes_from_the_flag_or_the_environment() -> None:
     assert parse(["node"], {"NODE_NAME": "b"}).node_name == "b"
     assert parse(["node", "--node-name", "a"], {"NODE_NAME": "b"}).node_name == "a"
     assert refused(["node"]).startswith("--node-name: is required, unless NODE_NAME says it")
+
+
+def test_what_a_node_offers() -> None:
+    words = (
+        "--layout Pinned --profiles m4,fs2 --shared-memory false --binding-conditions OnReconfigure --reorder true"
+    )
+    options = parse(["node", "--node-name", "a", *words.split()], {})
+    assert (options.layout, options.profiles) == ("Pinned", ("m4", "fs2"))
+    assert (options.shared_memory, options.binding_conditions, options.reorder) == (False, "OnReconfigure", True)
+    for layout in Layout:
+        assert parse(["node", "--node-name", "a", "--layout", layout.value], {}).layout == layout.value
+    for when in BindingConditions:
+        words = f"--binding-conditions {when.value}"
+        assert parse(["node", "--node-name", "a", *words.split()], {}).binding_conditions == when.value
+    assert "allowed: Auto, Dynamic" in refused(["node", "--node-name", "a", "--layout", "x"])
+    assert "'4m' is no mode" in refused(["node", "--node-name", "a", "--profiles", "m4,4m"])
+    assert "allowed: true, false" in refused(["node", "--node-name", "a", "--reorder", "yes"])
