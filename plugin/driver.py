@@ -58,6 +58,7 @@ class Driver:
         self._metrics = metrics
         self._registered = False
         self._dra: SocketServer | None = None
+        self._retired: SocketServer | None = None
         self._registration: SocketServer | None = None
         for path in (paths.dra, paths.registration):
             check_length(path.with_name(f".{path.name}"))
@@ -89,9 +90,10 @@ class Driver:
     def stop(self, grace: float) -> None:
         """Withdraw, and wait up to ``grace`` seconds for calls under way."""
         self.withdraw()
-        if self._dra is not None:
-            self._dra.stop(grace)
-            self._dra = None
+        for server in (self._dra, self._retired):
+            if server is not None:
+                server.stop(grace)
+        self._dra = self._retired = None
 
     def _serve_calls(self, offer: Offer, grace: float) -> None:
         directory = self._paths.dra.parent
@@ -108,7 +110,8 @@ class Driver:
         self._dra.start()
         if before is not None:
             _log.warning("the driver's socket was gone: made it anew", extra={"driver": self.name})
-            before.stop(grace)
+            before.retire(grace)
+            self._retired = before
 
     def _serve_registration(self) -> None:
         registration = Registration(

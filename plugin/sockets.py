@@ -66,6 +66,11 @@ class SocketServer:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
 
+    def retire(self, grace: float) -> None:
+        """Like stop(), but without waiting: whoever is connected has ``grace`` seconds to come to an end."""
+        self.withdraw()
+        self._server.stop(grace)
+
     def stop(self, grace: float) -> None:
         """Take no further calls and wait up to ``grace`` seconds for those under way; then they are cut off."""
         self.withdraw()

@@ -117,13 +117,14 @@ class Lab:
     def start_agent(self, node: str, *words: str) -> Daemon:
         """Start the node agent there."""
         words = ("node", "--uevents", "off", "--processes", "hidden", *words)
-        return self._start(f"{node}.log", words, {**self.machines[node].environment, "NODE_NAME": node})
+        return self.start(f"{node}.log", words, {**self.machines[node].environment, "NODE_NAME": node})
 
     def start_controller(self, name: str = "controller", *words: str) -> Daemon:
         """Start a replica of the controller."""
-        return self._start(f"{name}.log", ("controller", *words), {"POD_NAME": name})
+        return self.start(f"{name}.log", ("controller", *words), {"POD_NAME": name})
 
-    def _start(self, log: str, words: tuple[str, ...], environment: Mapping[str, str]) -> Daemon:
+    def start(self, log: str, words: tuple[str, ...], environment: Mapping[str, str]) -> Daemon:
+        """Start one of the product's daemons; it ends with the cluster."""
         environment = {"HOME": str(self.where / "home"), "KUBECONFIG": str(self.kubeconfig), **environment}
         return self.closing.enter_context(running(words, environment, self.where / "logs" / log))
 

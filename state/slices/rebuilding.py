@@ -14,14 +14,17 @@ from state.status import DeviceStatus
 
 
 def rebuilt(name: str, gpu: DeviceStatus, view: View) -> Device | None:
-    """The device of this name as the layout in force has it; None where there is no such device (any more)."""
+    """The device of this name as it was allocated; None where there can be no such device (any more).
+
+    A GPU that was given whole must not come back as one that is shared: nothing was counted for who has it.
+    """
     logical = parse_logical_device(name)
     token = gpu.name if view.layout is Layout.DYNAMIC and total_vfs(gpu) else ""
     match logical.use:
-        case Use.WHOLE if token or view.layout is Layout.PINNED:
-            return replace(whole(gpu), counter_set=token)
-        case Use.WHOLE:
+        case Use.WHOLE if name in view.shared_out():
             return divisible(gpu)
+        case Use.WHOLE:
+            return replace(whole(gpu), counter_set=token)
         case Use.SHARED if view.capabilities.sharing:
             return replace(shared(gpu), counter_set=token)
         case Use.VF:

@@ -48,7 +48,7 @@ def settled(gpu: DeviceStatus, live: Mapping[str, Device], held: frozenset[str],
     bare = {name: device.with_taints(()) for name, device in live.items()}
     offer = _offer(gpu, bare, view)
     wanted = {device.name: device for device in offer.devices}
-    lost = sorted(held - live.keys() - wanted.keys())
+    lost = sorted(held - live.keys())
     known = bare | {name: device for name in lost if (device := rebuilt(name, gpu, view)) is not None}
     leaving = {
         name: device for name, device in known.items() if name not in wanted or not wanted[name].goes_with(device)

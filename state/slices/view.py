@@ -92,6 +92,11 @@ class View:
             found |= {device.name: device for device in slice.content.devices}
         return found
 
+    def shared_out(self) -> frozenset[str]:
+        """Names of devices of which claims have a share: the scheduler has counted what each of them took."""
+        devices = (device for claim in self.spec.allocations for device in claim.devices)
+        return frozenset(device.device for device in devices if device.share_id)
+
     def held(self) -> frozenset[str]:
         """Names of devices that claims have, as schedulers know them.
 

@@ -222,7 +222,10 @@ def _hardware(gpu: Any) -> Gpu:
 
 def _entry(claim: Claim) -> ClaimAllocation:
     gpu = parse_logical_device(claim.device).pf
-    device = AllocatedDevice(request="r", pool="node-a", device=claim.device, physical_function=gpu)
+    share = f"share-{claim.number}" if claim.divided else ""
+    device = AllocatedDevice(
+        request="r", pool="node-a", device=claim.device, physical_function=gpu, share_id=share
+    )
     return ClaimAllocation(
         name=f"uid-{claim.number}", claim_namespace="d", claim_name="c", source="v1", devices=(device,)
     )

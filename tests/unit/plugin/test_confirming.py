@@ -88,6 +88,19 @@ def test_a_release_that_nobody_told_of_is_found_before_the_mark_is_used_again(
     assert agent.marks()[CLAIM].nonce != old
 
 
+def test_a_claim_that_another_plugin_gave_back_meanwhile_is_not_prepared(places: Places, agent: Agent) -> None:
+    """During an update there are two. What the status says is already outdated when this one reads it."""
+
+    class GivenBack(Marks):
+        def write(self, mark: Mark) -> None:
+            super().write(mark)
+            agent.step()
+            Marks(places.marks_dir).remove(mark.uid)
+
+    answer = prepare(desk(places, GivenBack(places.marks_dir)), 0.05)
+    assert answer == NotPrepared(why="was given back while it was being prepared")
+
+
 def test_a_call_that_lost_a_claim_does_not_end_the_turn_of_who_has_it_now() -> None:
     turns = InFlight(Clock().monotonic)
     loser = turns.begin(("a", "b"), 0)

@@ -11,9 +11,34 @@ from pathlib import Path
 import grpc
 import pytest
 
+from plugin import plugin_metrics
+from plugin.agent_status import AgentStatus
+from plugin.clock import Clock
+from plugin.confirming import Node
+from plugin.driver import Driver
+from plugin.health_feed import HealthFeed
+from plugin.marks import Marks
+from plugin.node_calls import NodeCalls
+from plugin.offering import Offering
 from plugin.places import Places
+from plugin.preparing import Preparations
+from plugin.server_file import ServerFile
+from plugin.services import Offer, Service
+from reconciler.runtime.metrics import NoMetrics
 from reconciler.runtime.watching import FileWatcher, Interest
-from tests.unit.plugin.stand import DRIVER, SERVICES, Agent, Kubelet, entry, eventually, running, tell_server, uid
+from tests.unit.plugin.stand import (
+    BOOT,
+    DRIVER,
+    NODE,
+    SERVICES,
+    Agent,
+    Kubelet,
+    entry,
+    eventually,
+    running,
+    tell_server,
+    uid,
+)
 
 
 def is_registered(places: Places, driver: str = DRIVER) -> bool:
@@ -33,15 +58,39 @@ def permissions(path: Path) -> int:
 def test_it_registers_once_the_agent_and_the_server_are_known(places: Places) -> None:
     kubelet, agent = Kubelet(places), Agent(places)
     with running(places) as plugin:
-        tell_server(places)
-        assert not plugin.ready()
-        assert list(places.registry_dir.iterdir()) == []
         agent.step()
+        tell_server(places)
         info = kubelet.register()
         assert (info.type, info.name) == ("DRAPlugin", DRIVER)
         assert info.endpoint == str(kubelet.dra_socket)
         assert tuple(info.supported_versions) == SERVICES
         eventually(plugin.ready)
+
+
+@pytest.mark.parametrize("missing", ["agent", "server", "both"])
+def test_while_one_of_them_is_unknown_nothing_is_offered(places: Places, missing: str) -> None:
+    if missing == "server":
+        Agent(places).step()
+    if missing == "agent":
+        tell_server(places)
+    status = AgentStatus(places.status_file, lambda seen: None)
+    status.refresh()
+    node = Node(pool=NODE, boot_id=BOOT)
+    calls = NodeCalls(
+        Preparations(node, Marks(places.marks_dir), status, Clock(), lambda: "nonce"),
+        NoMetrics(plugin_metrics.DECLARED),
+    )
+    made: list[str] = []
+
+    def make(name: str, services: tuple[Service, ...]) -> Driver:
+        made.append(name)
+        raise AssertionError(f"{name} is offered")
+
+    offer = Offer(calls=calls, health=HealthFeed(status, node, Clock()))
+    offering = Offering(offer, status, ServerFile(places.server_file), make, made.append, grace=0)
+    assert offering.step()
+    assert not offering.ready
+    assert made == []
 
 
 def test_only_what_is_asked_for_and_can_be_served_is_offered(places: Places, agent: Agent) -> None:
@@ -120,6 +169,25 @@ def test_sockets_come_back_when_the_kubelet_clears_its_directories(
     eventually(lambda: kubelet.registration_socket.exists() and kubelet.dra_socket.exists())
     kubelet.register()
     assert kubelet.prepare(uid(1))[uid(1)].devices
+
+
+def test_a_health_stream_does_not_hold_up_new_sockets(places: Places, agent: Agent) -> None:
+    """It never ends by itself; with the old socket it has the grace to do so, and the kubelet opens another."""
+    tell_server(places)
+    with running(places, grace=1.0):
+        kubelet = Kubelet(places)
+        kubelet.register()
+        with kubelet.health() as lists:
+            next(lists)
+            for path in (kubelet.registration_socket, kubelet.dra_socket):
+                path.unlink()
+            eventually(lambda: kubelet.registration_socket.exists() and kubelet.dra_socket.exists())
+            with pytest.raises(grpc.RpcError):
+                for _ in lists:
+                    pass
+        kubelet.register()
+        with kubelet.health() as lists:
+            next(lists)
 
 
 def test_a_call_under_way_outlives_its_socket(places: Places, kubelet: Kubelet, agent: Agent) -> None:

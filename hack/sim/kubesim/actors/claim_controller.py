@@ -34,7 +34,9 @@ class ClaimController:
 
     def _make_claims(self, pod: Object) -> None:
         """Make the claims of a pod's templates, and say in its status which they are."""
-        known = {each["name"] for each in objects(at(pod, "status", "resourceClaimStatuses"))}
+        known = {each["name"]: each for each in objects(at(pod, "status", "resourceClaimStatuses"))}
+        if not pod["spec"].get("nodeName"):
+            known = {name: each for name, each in known.items() if self._is_there(pod, each)}
         made = []
         for entry in objects(pod["spec"].get("resourceClaims")):
             template = entry.get("resourceClaimTemplateName")
@@ -43,8 +45,13 @@ class ClaimController:
                 if claim is not None:
                     made.append({"name": entry["name"], "resourceClaimName": claim["metadata"]["name"]})
         if made:
-            before = copy(at(pod, "status", "resourceClaimStatuses") or [])
-            self._api.patch("pods", pod, {"status": {"resourceClaimStatuses": [*before, *made]}}, "status")
+            statuses = copy([*known.values(), *made])
+            self._api.patch("pods", pod, {"status": {"resourceClaimStatuses": statuses}}, "status")
+
+    def _is_there(self, pod: Object, status: Object) -> bool:
+        """Whether the claim that was made, if one was needed, has not been deleted by somebody since."""
+        name = status.get("resourceClaimName")
+        return not name or self._api.find("resourceclaims", pod["metadata"]["namespace"], name) is not None
 
     def _made_before(self, pod: Object, name: str) -> Object | None:
         for claim in self._api.all("resourceclaims"):
