@@ -1,7 +1,7 @@
 """A guided tour: two nodes with simulated GPUs in a simulated cluster, and the real kubectl.
 
-Controller and node agents are the unmodified product. The API server, and the scheduler that gives claims their
-devices, are simulated.
+Controller, node agents and kubelet plugins are the unmodified product. The API server, the scheduler and the
+kubelets are simulated.
 """
 
 from __future__ import annotations
@@ -14,38 +14,57 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hack.lab.cluster import JsonObject, Lab, Result, opened
-from hack.lab.processes import Daemon, GaveUp, eventually
-from kubesim.stand_in import StandIn
+from hack.lab.cluster import JsonObject, Lab, Result
+from hack.lab.pods import Town, running_town
+from hack.lab.processes import GaveUp, eventually
 
 FLEX, MIXED = "node-a", "node-b"
 GPU = "0000-03-00-0-0x56c0"
 B580 = "0000-c7-00-0-0xe20b"
 
-VF_CLAIM = """\
+TRANSCODE = """\
 apiVersion: resource.k8s.io/v1
-kind: ResourceClaim
+kind: ResourceClaimTemplate
+metadata: {name: quarter-of-a-gpu}
+spec:
+  spec:
+    devices:
+      requests:
+      - name: vf
+        exactly:
+          deviceClassName: vf.gpu.intel.com
+          selectors: [{cel: {expression: 'device.attributes["gpu.intel.com"].profile == "m4"'}}]
+---
+apiVersion: v1
+kind: Pod
 metadata: {name: transcode}
 spec:
-  devices:
-    requests:
-    - name: vf
-      exactly:
-        deviceClassName: vf.gpu.intel.com
-        selectors:
-        - cel: {expression: 'device.attributes["gpu.intel.com"].mode == "m4"'}
+  resourceClaims: [{name: vf, resourceClaimTemplateName: quarter-of-a-gpu}]
+  containers:
+  - {name: ffmpeg, image: busybox, resources: {claims: [{name: vf}]}}
 """
-WHOLE_CLAIM = """\
+TRAINING = """\
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaim
 metadata: {name: training}
 spec:
   devices:
     requests:
-    - {name: gpu, exactly: {deviceClassName: gpu.intel.com}}
+    - name: gpu
+      exactly:
+        deviceClassName: gpu.intel.com
+        selectors: [{cel: {expression: 'device.attributes["gpu.intel.com"].family == "Data Center Max"'}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: training}
+spec:
+  resourceClaims: [{name: gpu, resourceClaimName: training}]
+  containers:
+  - {name: train, image: busybox, resources: {claims: [{name: gpu}]}}
 """
 MANUAL = {"spec": {"manualAllocations": [{"name": "jupyter", "devices": [{"device": B580}]}]}}
 SPLIT = {
@@ -59,14 +78,14 @@ MISTAKE = {"spec": {"overrides": [{"device": GPU, "mode": "Drained"}]}}
 class Tour:
     """The stops, in order. Raises GaveUp when the cluster doesn't come to where it should."""
 
-    def __init__(self, lab: Lab, *, quick: bool) -> None:
-        self._lab = lab
+    def __init__(self, town: Town, *, quick: bool) -> None:
+        self._town = town
+        self._lab: Lab = town.lab
         self._quick = quick
-        self._controllers: list[Daemon] = []
 
     def run(self) -> None:
         self._start()
-        self._claims()
+        self._pods()
         self._people()
         self._outage()
         self._end()
@@ -75,72 +94,62 @@ class Tour:
 
     def _start(self) -> None:
         self._say("A cluster with two nodes: one with a Flex 170, one with eight Intel GPUs of many kinds.")
-        lab = self._lab
-        lab.add_node(FLEX, "flex170")
-        lab.add_node(MIXED, "mixed")
-        for node in (FLEX, MIXED):
-            lab.start_agent(node, "--linger-seconds", "2", "--resync-seconds", "5")
-        self._controllers = [lab.start_controller(f"controller-{number}") for number in (1, 2)]
-        eventually("published by both nodes", lambda: all(map(self._is_ready, (FLEX, MIXED))) or None)
         self._show("get", "gpunodestates")
+        self._show("get", "resourceslices")
 
-    def _claims(self) -> None:
-        self._say("Somebody asks for a virtual function of a GPU. None exists yet.")
-        self._apply(VF_CLAIM)
-        self._until_claim_ready("transcode")
-        self._show("get", "gns")
-        self._show("describe", "resourceclaim", "transcode", after="Events:")
-        self._say("Somebody else asks for a whole GPU.")
-        self._apply(WHOLE_CLAIM)
-        self._until_claim_ready("training")
-        self._show("get", "gns", "-o", "wide")
+    def _pods(self) -> None:
+        self._say("Somebody runs a pod that needs a quarter of a Flex 170: a virtual function. None exists yet.")
+        self._apply(TRANSCODE)
+        self._until_running("transcode", "ffmpeg")
+        self._show("get", "pods,resourceclaims,gns")
+        self._say("Somebody else asks for a whole Max GPU.")
+        self._apply(TRAINING)
+        self._until_running("training", "train")
+        self._show("describe", "resourceclaim", "training", after="Status:")
 
     def _people(self) -> None:
-        self._say(
-            "An operator takes an Arc B580 for himself. It is withdrawn first: no claim may get it meanwhile."
-        )
+        self._say("An operator takes an Arc B580. It is withdrawn first, so that no claim gets it meanwhile.")
         self._patch(MIXED, MANUAL)
         self._until_ready(MIXED, "jupyter")
         self._show("get", "gns", MIXED, "-o", 'jsonpath={.status.allocations[?(@.name=="jupyter")]}')
         self._say("A mistake is refused at once, with what is allowed:")
         self._patch(FLEX, MISTAKE)
-        self._say("The Flex 170 is to be split into eight, but a claim has a quarter of it: that comes first.")
-        self._patch(FLEX, SPLIT)
-        eventually("blocked", lambda: self._plan(FLEX).get("blocked") or None)
-        self._show("get", "gns", FLEX, "-o", "jsonpath={.status.plan.blocked}")
-        self._say("The claim is given back, and the override has its way:")
-        self._run("delete", "resourceclaim", "transcode")
-        eventually("split into eight", lambda: self._vfs(FLEX) == 8 or None, self._why(FLEX))
+        where = FLEX if self._vfs(FLEX) else MIXED
+        gpu = next(device for device in self._status(where)["devices"] if device.get("sriov", {}).get("enabled"))
+        self._say("The GPU whose quarter the pod has is to be split into eight. The pod comes first:")
+        self._patch(where, {"spec": {"overrides": [{"device": gpu["name"], **EIGHT}]}})
+        eventually("blocked", lambda: self._plan(where).get("blocked") or None)
+        self._show("get", "gns", where, "-o", "jsonpath={.status.plan.blocked}")
+        self._say("The pod ends, and the override has its way:")
+        self._run("delete", "pod", "transcode")
+        eventually("split into eight", lambda: self._vfs(where) == 8 or None, self._town.explain)
         self._show("get", "gns")
 
     def _outage(self) -> None:
-        self._say("The API server goes away, the leading controller is killed, and all CDI specs are deleted.")
+        self._say("The API server goes away, the controller is killed, and all CDI specs are deleted.")
         self._lab.server.pause()
-        self._controllers[0].process.kill()
+        self._town.controller.process.kill()
         cdi = self._lab.where / MIXED / "cdi"
         specs = sorted(cdi.glob("*.json"))
         for spec in specs:
             spec.unlink()
         eventually("repaired", lambda: sorted(cdi.glob("*.json")) == specs or None)
         print("  ... the node has written the specs again by itself", flush=True)
-        self._say("It is back; one replica of the controller is left. A new claim:")
+        self._say("The API server is back, and a new controller starts. A new pod:")
         self._lab.server.resume()
-        self._apply(WHOLE_CLAIM.replace("training", "render"))
-        self._until_claim_ready("render")
-        self._show("get", "resourceclaims")
+        self._lab.start_controller("controller-2")
+        self._apply(
+            TRANSCODE.replace("transcode", "encode").replace("quarter", "eighth").replace('"m4"', '"m8"'),
+        )
+        self._until_running("encode", "ffmpeg")
+        self._show("get", "pods,resourceclaims")
 
     def _end(self) -> None:
         self._say("Everything is given back:")
-        self._run("delete", "resourceclaims", "--all")
+        self._run("delete", "pods", "--all")
         for node in (FLEX, MIXED):
             self._patch(node, {"spec": {"overrides": None, "manualAllocations": None}})
-        eventually(
-            "nothing left",
-            lambda: (
-                all(not self._lab.allocations(node) and self._is_ready(node) for node in (FLEX, MIXED)) or None
-            ),
-        )
-        eventually("no VFs", lambda: self._vfs(FLEX) + self._vfs(MIXED) == 0 or None, self._why(FLEX))
+        self._town.until_nothing_left()
         self._show("get", "gns")
         self._show("get", "events", "--sort-by=.metadata.creationTimestamp")
 
@@ -186,31 +195,19 @@ class Tour:
         plan: JsonObject = self._status(node).get("plan", {})
         return plan
 
-    def _is_ready(self, node: str) -> bool:
-        conditions: list[JsonObject] = self._status(node).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
     def _vfs(self, node: str) -> int:
         return int(self._status(node).get("summary", {}).get("virtualFunctions", 0))
 
-    def _until_claim_ready(self, name: str) -> None:
+    def _until_running(self, pod: str, container: str) -> None:
         began = time.monotonic()
-        claim = self._lab.cluster.get(f"/apis/resource.k8s.io/v1/namespaces/default/resourceclaims/{name}")
-        uid = str(claim["metadata"]["uid"])
-        eventually(
-            f"Ready: claim {name}",
-            lambda: any(self._lab.allocations(node).get(uid) == "Ready" for node in (FLEX, MIXED)) or None,
-            self._why(FLEX),
-        )
-        print(f"\n  ... the claim is Ready after {time.monotonic() - began:.1f} s", flush=True)
+        self._town.until_phase("Running", pod)
+        print(f"\n  ... the pod runs after {time.monotonic() - began:.1f} s, and has:", flush=True)
+        print(textwrap.indent("\n".join(self._town.devices(pod, container)), "      "), flush=True)
 
     def _until_ready(self, node: str, name: str) -> None:
         began = time.monotonic()
         self._lab.until_ready(node, name)
         print(f"\n  ... Ready after {time.monotonic() - began:.1f} s", flush=True)
-
-    def _why(self, node: str) -> Callable[[], str]:
-        return lambda: json.dumps(self._plan(node), indent=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,17 +219,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="gpu-demo-") as where,
         contextlib.suppress(KeyboardInterrupt),
-        opened(Path(where)) as lab,
-        StandIn(lab.cluster),
+        running_town(Path(where), {FLEX: "flex170", MIXED: "mixed"}) as town,
     ):
         try:
-            Tour(lab, quick=options.quick or not interactive).run()
+            Tour(town, quick=options.quick or not interactive).run()
         except GaveUp as error:
-            logs = sorted((lab.where / "logs").iterdir())
-            print(error, *(f"\n-- {log.name}\n{log.read_text()}" for log in logs), sep="\n", file=sys.stderr)
+            print(error, town.explain(), sep="\n", file=sys.stderr)
             return 1
         if interactive:
-            print(f"\n\n## Now you: export KUBECONFIG={lab.kubeconfig} in another terminal. Ctrl-C ends.\n")
+            print(f"\n\n## Now you: export KUBECONFIG={town.lab.kubeconfig} in another terminal. Ctrl-C ends.\n")
             while True:
                 time.sleep(3600)
     return 0

@@ -75,7 +75,6 @@ def run_plugin(config: PluginConfig) -> int:
     """
     block_signals()
     dump_stacks_on()
-    os.umask(0o077)
     essentials = Essentials()
     with contextlib.ExitStack() as closing:
         metrics = open_metrics(plugin_metrics.DECLARED, config.metrics)
@@ -86,6 +85,7 @@ def run_plugin(config: PluginConfig) -> int:
             closing.callback(ProbeServer(config.probes, checks).close)
         gc.collect()
         gc.freeze()
+        os.umask(0o077)  # sockets are for root alone from their first moment
         plugin.start(essentials)
         wait_for_signals(
             {

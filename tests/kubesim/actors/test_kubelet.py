@@ -5,6 +5,8 @@ Not compared: how calls for different pods interleave, how often a health stream
 asked for, and times; the times are those of `Timing`, fifty times shorter.
 """
 
+import json
+import random
 import re
 import threading
 from collections.abc import Mapping
@@ -294,6 +296,70 @@ def test_l_completed_pod() -> None:
         made.delete_pod("l-job")
         made.until_phase("l-job", "gone")
     assert told(made.driver) == recorded("l-completed-pod")
+
+
+def test_a_kubelet_restarted_at_a_pods_end_does_not_start_it_again() -> None:
+    with bench() as made:
+        begin(made)
+        made.driver.answers["NodeUnprepareResources"] = _fails(grpc.StatusCode.UNAVAILABLE, "not now")
+        made.add_pod("job", restartPolicy="Never")
+        made.until_phase("job", "Running")
+        made.kubelet.finish("rec", "job", exit_code=3)
+        made.until_told(2)
+        assert made.phase("job") == "Running"
+        made.kubelet.stop()
+        del made.driver.answers["NodeUnprepareResources"]
+        made.kubelet.start()
+        made.until_phase("job", "Failed")
+        assert [each.partition("[")[0] for each in made.driver.told()].count("NodePrepareResources") == 1
+
+
+def test_whatever_happens_all_that_was_prepared_is_given_back() -> None:
+    """Random errors of the driver, kubelet and driver restarted, the node switched off; then peace."""
+    rng = random.Random(5)
+
+    def grudging(method: str, claims: Mapping[str, str]) -> bytes:
+        if rng.random() < 0.4:
+            raise Failure(grpc.StatusCode.UNAVAILABLE, "try again")
+        if method == "NodeUnprepareResources":
+            return unprepared(tuple(claims))
+        return prepared(dict.fromkeys(claims, ()))
+
+    timing = replace(FAST, prepare_retry=0.05, prepare_retry_spread=0.05, unregistered_retry=0.05)
+    with bench(timing=timing) as made:
+        made.driver.answers = dict.fromkeys(CALLS, grudging)
+        begin(made, devices=12)
+        names = [f"p-{number}" for number in range(12)]
+        for number, name in enumerate(names):
+            made.add_pod(name)
+            if number == 4:
+                made.kubelet.restart()
+            if number == 8:
+                made.driver.stop()
+                made.driver.start()
+            if number == 10:
+                made.kubelet.power_off()
+                made.kubelet.start()
+        for number, name in enumerate(names):
+            eventually(f"{name} Running", lambda: _runs_while_published(made, name), made.events)  # noqa: B023
+            made.delete_pod(name, force=number % 3 == 0)
+        record = made.root / "dra_manager_state"
+        eventually("given back", lambda: json.loads(record.read_text())["claims"] == [], record.read_text)
+        eventually("released", lambda: not made.claims())
+        for name in names:
+            made.until_phase(name, "gone")
+        calls = told(made.driver)
+        assert len(calls) == len(names)
+        assert all(
+            each[0] == "NodePrepareResources" and each[-1] == "NodeUnprepareResources" for each in calls.values()
+        )
+
+
+def _runs_while_published(made: Bench, name: str) -> bool:
+    """Publish again what a starting kubelet wiped, as a driver does."""
+    if made.slices() == 0:
+        made.publish(12)
+    return made.phase(name) == "Running"
 
 
 def test_m_two_claims_in_one_call() -> None:

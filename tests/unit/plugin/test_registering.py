@@ -51,6 +51,12 @@ def is_registered(places: Places, driver: str = DRIVER) -> bool:
         return False
 
 
+def wipe(places: Places, name: str) -> None:
+    """Remove a directory of the kubelet's all at once, before anything can be put back into it."""
+    (places.kubelet / name).rename(places.kubelet / "gone")
+    shutil.rmtree(places.kubelet / "gone")
+
+
 def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -164,8 +170,7 @@ def test_sockets_come_back_when_the_kubelet_clears_its_directories(
         kubelet.registration_socket.unlink()
     else:
         for name in ("plugins_registry", "plugins") if wiped == "both" else (wiped,):
-            (places.kubelet / name).rename(places.kubelet / "gone")  # at once, before we put anything back
-            shutil.rmtree(places.kubelet / "gone")
+            wipe(places, name)
     eventually(lambda: kubelet.registration_socket.exists() and kubelet.dra_socket.exists())
     kubelet.register()
     assert kubelet.prepare(uid(1))[uid(1)].devices
@@ -195,7 +200,7 @@ def test_a_call_under_way_outlives_its_socket(places: Places, kubelet: Kubelet, 
     waiting = threading.Thread(target=lambda: answers.append(kubelet.prepare(uid(1))))
     waiting.start()
     eventually(lambda: uid(1) in agent.marks())
-    shutil.rmtree(places.kubelet / "plugins")
+    wipe(places, "plugins")
     eventually(kubelet.dra_socket.exists)
     agent.set(entry(uid(1)))
     waiting.join()

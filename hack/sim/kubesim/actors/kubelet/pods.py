@@ -115,11 +115,12 @@ class PodWorker:
             self.failure = error
 
     def _live(self) -> None:
-        if finished(self._pod) and not self._around.runtime.containers(self._uid):
+        if finished(self._pod) and not self._runs():
             self._give_back()
             self._leave()
             return
-        if self._around.runtime.containers(self._uid) is not None or self._begin():
+        self._exit_code = self._around.runtime.exit_code(self._uid)
+        if self._exit_code is None and (self._runs() or self._begin()):
             self._keep_running()
         self._end()
         self._leave()
@@ -130,6 +131,9 @@ class PodWorker:
             self._changed.wait_for(lambda: self._stopping or until(), seconds)
             if self._stopping:
                 raise _Stopped
+
+    def _runs(self) -> bool:
+        return self._around.runtime.containers(self._uid) is not None
 
     def _leaving(self) -> bool:
         return self._gone or deleting(self._pod) or finished(self._pod)
@@ -150,7 +154,7 @@ class PodWorker:
                 continue
             if self._leaving() or self._start_containers():
                 break
-        return around.runtime.containers(self._uid) is not None
+        return self._runs()
 
     def _start_containers(self) -> bool:
         """Make the containers with what CDI has for them; whether the pod runs now."""
@@ -209,10 +213,10 @@ class PodWorker:
         around = self._around
         if self._gone:
             self._wait(around.timing.vanished_pod, lambda: False)
-        elif self._exit_code is None and around.runtime.containers(self._uid) is not None:
+        elif self._exit_code is None and self._runs():
             self._event("Normal", "Killing", "Stopping container")
             self._wait(around.timing.stop, lambda: False)
-        around.runtime.stop(self._uid)
+        around.runtime.stop(self._uid, self._exit_code)
         code = KILLED if self._exit_code is None else self._exit_code
         if self._exit_code is not None:
             self._write(lambda pod: statuses.ended(pod, around.api.time(), code, "Running"))

@@ -13,6 +13,7 @@ class Runtime:
 
     _sandboxes: dict[str, dict[str, Edits]] = field(default_factory=dict)
     _restarts: dict[str, int] = field(default_factory=dict)
+    _exit_codes: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, uid: str, containers: Mapping[str, Edits]) -> None:
@@ -21,9 +22,17 @@ class Runtime:
             self._restarts[uid] = self._restarts.get(uid, -1) + 1
             self._sandboxes[uid] = dict(containers)
 
-    def stop(self, uid: str) -> None:
+    def stop(self, uid: str, exit_code: int | None = None) -> None:
+        """Stop a pod's containers; if they ended by themselves, remember how."""
         with self._lock:
             self._sandboxes.pop(uid, None)
+            if exit_code is not None:
+                self._exit_codes[uid] = exit_code
+
+    def exit_code(self, uid: str) -> int | None:
+        """How a pod's containers ended by themselves, None if they did not."""
+        with self._lock:
+            return self._exit_codes.get(uid)
 
     def containers(self, uid: str) -> Mapping[str, Edits] | None:
         """What runs in a pod, None if nothing does."""
