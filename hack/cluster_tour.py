@@ -67,11 +67,7 @@ spec:
   - {name: train, image: busybox, resources: {claims: [{name: gpu}]}}
 """
 MANUAL = {"spec": {"manualAllocations": [{"name": "jupyter", "devices": [{"device": B580}]}]}}
-SPLIT = {
-    "spec": {
-        "overrides": [{"device": GPU, "mode": "Fixed", "virtualFunctions": {"profile": "m8"}, "reason": "test"}]
-    }
-}
+EIGHT = {"mode": "Fixed", "virtualFunctions": {"profile": "m8"}, "reason": "transcoding only"}
 MISTAKE = {"spec": {"overrides": [{"device": GPU, "mode": "Drained"}]}}
 
 
@@ -94,6 +90,7 @@ class Tour:
 
     def _start(self) -> None:
         self._say("A cluster with two nodes: one with a Flex 170, one with eight Intel GPUs of many kinds.")
+        eventually("ready", lambda: all(map(self._is_ready, (FLEX, MIXED))) or None, self._town.explain)
         self._show("get", "gpunodestates")
         self._show("get", "resourceslices")
 
@@ -194,6 +191,10 @@ class Tour:
     def _plan(self, node: str) -> JsonObject:
         plan: JsonObject = self._status(node).get("plan", {})
         return plan
+
+    def _is_ready(self, node: str) -> bool:
+        conditions: list[JsonObject] = self._status(node).get("conditions", [])
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     def _vfs(self, node: str) -> int:
         return int(self._status(node).get("summary", {}).get("virtualFunctions", 0))

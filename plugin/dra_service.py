@@ -1,4 +1,4 @@
-"""The kubelet's DRAPlugin service. Its versions are the same on the wire, but for the fields named here."""
+"""The kubelet's service for claims. Its versions are the same on the wire, but for the fields named here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from plugin.pb.dra.v1 import api_pb2 as pb
 from plugin.rpc import unary
 
 
-def handler(version: str, calls: NodeCalls, *, share_ids: bool) -> grpc.GenericRpcHandler:
-    """The service in ``version``, for a gRPC server. Only newer ones have ``share_ids``."""
+def handler(service: str, version: str, calls: NodeCalls, *, share_ids: bool) -> grpc.GenericRpcHandler:
+    """The service by its full name, for a gRPC server. Only newer versions have ``share_ids``."""
 
     def prepare(
         request: pb.NodePrepareResourcesRequest, context: grpc.ServicerContext
@@ -27,7 +27,7 @@ def handler(version: str, calls: NodeCalls, *, share_ids: bool) -> grpc.GenericR
         return unprepared(calls.unprepare(request.claims, version, context))
 
     return grpc.method_handlers_generic_handler(
-        f"k8s.io.kubelet.pkg.apis.dra.{version}.DRAPlugin",
+        service,
         {
             "NodePrepareResources": unary(pb.NodePrepareResourcesRequest, prepare),
             "NodeUnprepareResources": unary(pb.NodeUnprepareResourcesRequest, unprepare),

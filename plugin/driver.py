@@ -114,9 +114,8 @@ class Driver:
             self._retired = before
 
     def _serve_registration(self) -> None:
-        registration = Registration(
-            self.name, self._paths.dra, tuple(service.name for service in self.services), self._told
-        )
+        versions = tuple(version for service in self.services for version in service.versions)
+        registration = Registration(self.name, self._paths.dra, versions, self._told)
         self._paths.registration.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         before = self._registration
         self._registration = SocketServer(

@@ -11,6 +11,8 @@ from plugin import dra_service, health_service
 from plugin.health_feed import HealthFeed
 from plugin.node_calls import NodeCalls
 
+_DRA = "k8s.io.kubelet.pkg.apis.dra"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
@@ -22,27 +24,41 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service. ``name`` is what ``server.json`` and the registration call it."""
+    """One service. ``name`` is what ``server.json`` calls it, ``versions`` what it is at registration."""
 
     name: str
+    versions: tuple[str, ...]
     handler: Callable[[Offer], grpc.GenericRpcHandler]
 
 
 SERVICES = (
     Service(
         name="v1.DRAPlugin",
-        handler=lambda offer: dra_service.handler("v1", offer.calls, share_ids=True),
+        versions=("v1.DRAPlugin",),
+        handler=lambda offer: dra_service.handler(f"{_DRA}.v1.DRAPlugin", "v1", offer.calls, share_ids=True),
     ),
     Service(
         name="v1beta1.DRAPlugin",
-        handler=lambda offer: dra_service.handler("v1beta1", offer.calls, share_ids=False),
+        versions=("v1beta1.DRAPlugin",),
+        handler=lambda offer: dra_service.handler(
+            f"{_DRA}.v1beta1.DRAPlugin", "v1beta1", offer.calls, share_ids=False
+        ),
+    ),
+    Service(
+        # As Kubernetes 1.31 to 1.33 have it. Older kubelets call the same method and expect another answer, so this
+        # must not be offered to them. 1.31 takes any version 1.x.
+        name="v1alpha3.NodeService",
+        versions=("v1alpha3.NodeService", "1.0.0"),
+        handler=lambda offer: dra_service.handler("v1alpha3.Node", "v1alpha3", offer.calls, share_ids=False),
     ),
     Service(
         name="v1.DRAResourceHealth",
+        versions=("v1.DRAResourceHealth",),
         handler=lambda offer: health_service.handler("v1", offer.health),
     ),
     Service(
         name="v1alpha1.DRAResourceHealth",
+        versions=("v1alpha1.DRAResourceHealth",),
         handler=lambda offer: health_service.handler("v1alpha1", offer.health),
     ),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = float(os.environ.get("H8P", "60"))
+PATIENCE = 60.0
 """Seconds until somebody gives up waiting. Nothing here takes more than a few."""
 
 _EVERY = 0.02

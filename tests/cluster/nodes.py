@@ -233,6 +233,19 @@ class Node:
 
         self.until(f"withdrawn: {gpus}", confirmed)
 
+    def until_entered(self, claim: Claim) -> None:
+        """Wait until the controller has written an entry for a claim."""
+        self.until(f"entered: {claim}", lambda: self.entry(claim))
+
+    def until_there(self) -> None:
+        """Wait until the node has reported its GPUs."""
+        self.until("there", lambda: self.status.get("devices"))
+
+    def until_empty(self, *gpus: str) -> None:
+        """Wait until nobody has anything here, and these GPUs have no VFs."""
+        self.until("empty", lambda: not self.spec.get("allocations") and not self.status.get("allocations"))
+        self.until("turned off", lambda: not any(map(self.num_vfs, gpus)))
+
     def until_gone(self, *claims: Claim) -> None:
         """Wait until the node knows nothing of these claims any more."""
         self.until("gone", lambda: not any(self.allocation(claim.uid) or self.entry(claim) for claim in claims))

@@ -15,6 +15,7 @@ from tests.cluster.nodes import B60, EVENTS, Claim, JsonObject, Node, gpu_at, ma
 pytestmark = [
     pytest.mark.root,
     pytest.mark.fuse,
+    # Of connections that clients break while the simulated server shakes hands, in that server.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -32,7 +33,7 @@ def fixture_nodes(lab: Lab) -> list[Node]:
         agent = lab.start_agent(name, "--linger-seconds", "0", "--resync-seconds", "10")
         nodes.append(Node(lab, name, machine, agent))
     for node in nodes:
-        node.until("there", lambda: node.status.get("devices"))
+        node.until_there()
     return nodes
 
 
@@ -262,7 +263,7 @@ def test_three_replicas_that_die_while_claims_churn(lab: Lab, nodes: list[Node])
             history.check()
             _, _, claim = living[-1]
             if rng.random() < 0.2:
-                living[-1][0].until("entered", lambda: living[-1][0].entry(claim))
+                living[-1][0].until_entered(claim)
         for node, _, claim in living:
             node.until_phase("Ready", claim)
         history.check()
@@ -270,8 +271,7 @@ def test_three_replicas_that_die_while_claims_churn(lab: Lab, nodes: list[Node])
             history.deleted.add(claim.uid)
             node.give_back(claim)
         for node in nodes:
-            node.until("empty", lambda: not node.spec.get("allocations") and not node.status.get("allocations"))
-            node.until("turned off", lambda: not node.num_vfs(FLEX) and not node.num_vfs(OTHER_FLEX))
+            node.until_empty(FLEX, OTHER_FLEX)
             assert not list((node.machine.where / "cdi").iterdir())
     history.check()
     history.close()
@@ -282,7 +282,7 @@ def test_a_node_that_is_gone(lab: Lab, controller: Daemon) -> None:
     with lab.scope():
         machine = lab.add_node("node-c", "flex170")
         node = Node(lab, "node-c", machine, lab.start_agent("node-c"))
-        node.until("there", lambda: node.status.get("devices"))
+        node.until_there()
         claim = node.claim(f"{gpu_at('03')}-m4")
         node.until_phase("Ready", claim)
         assert lab.kubectl("delete", "node", "node-c").code == 0

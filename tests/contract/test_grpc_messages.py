@@ -121,6 +121,18 @@ def test_v1beta1_is_v1_without_share_ids(release: str) -> None:
     assert contract.methods == methods_of(dra.DESCRIPTOR)
 
 
+@pytest.mark.parametrize("release", ["1.31", "1.32", "1.33"])
+def test_v1alpha3_is_v1_without_share_ids(release: str) -> None:
+    contract = table("v1alpha3", release, "NodePrepareResources")
+    assert contract.fields == {row for row in fields_of(dra.DESCRIPTOR) if row[2] != "share_id"}
+    assert contract.methods == methods_of(dra.DESCRIPTOR)
+
+
+def test_v1alpha3_was_something_else_before() -> None:
+    contract = table("v1alpha3", "1.30", "NodePrepareResources")
+    assert ("NodePrepareResourceResponse", 1, "cdi_devices", "string", "repeated") in contract.fields
+
+
 def test_health_v1_is_v1alpha1() -> None:
     contract = table("v1", "1.37", "DRAResourceHealth")
     assert contract.fields == fields_of(health.DESCRIPTOR)

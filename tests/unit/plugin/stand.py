@@ -271,6 +271,8 @@ class Kubelet:
 
 
 def _method(version: str, name: str) -> str:
+    if version == "v1alpha3":
+        return f"/v1alpha3.Node/{name}"
     return f"/k8s.io.kubelet.pkg.apis.dra.{version}.DRAPlugin/{name}"
 
 

@@ -23,6 +23,7 @@ from plugin.offering import Offering
 from plugin.places import Places
 from plugin.preparing import Preparations
 from plugin.server_file import ServerFile
+from plugin.services import SERVICES as ALL_SERVICES
 from plugin.services import Offer, Service
 from reconciler.runtime.metrics import NoMetrics
 from reconciler.runtime.watching import FileWatcher, Interest
@@ -110,6 +111,24 @@ def test_only_what_is_asked_for_and_can_be_served_is_offered(places: Places, age
         with pytest.raises(grpc.RpcError) as refused:
             kubelet.prepare(uid(1))
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_all_that_can_be_served(places: Places, agent: Agent) -> None:
+    agent.set(entry(uid(1)))
+    tell_server(places, tuple(sorted(service.name for service in ALL_SERVICES)))
+    with running(places):
+        kubelet = Kubelet(places)
+        assert list(kubelet.register().supported_versions) == [
+            "v1.DRAPlugin",
+            "v1beta1.DRAPlugin",
+            "v1alpha3.NodeService",
+            "1.0.0",
+            "v1.DRAResourceHealth",
+            "v1alpha1.DRAResourceHealth",
+        ]
+        for version in ("v1", "v1beta1", "v1alpha3"):
+            assert kubelet.prepare(uid(1), version=version)[uid(1)].devices
+            assert kubelet.unprepare(uid(1), version=version) == {uid(1): ""}
 
 
 def test_a_server_file_that_makes_no_sense_is_waited_out(
