@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from plugin.agent_status import AgentStatus
 from plugin.driver import Driver
@@ -37,7 +38,7 @@ class Offering:
         self._grace = grace
         self._info: ServerInfo | None = None
         self._drivers: tuple[Driver, ...] = ()
-        self._complaint = ""
+        self._complaints: dict[str, str] = {}
 
     @property
     def ready(self) -> bool:
@@ -47,19 +48,13 @@ class Offering:
 
     def step(self) -> bool:
         """Do what is to be done now. False if something failed and should be tried again soon."""
-        try:
-            info = self._server.read()
-            if info is not None and self._status.seen is not None and info != self._info:
-                self._change(info)
-            for driver in self._drivers:
-                driver.ensure(self._offer, self._grace)
-        except OSError as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                _log.error("can't serve the kubelet: %s", error)
-            return False
-        self._complaint = ""
-        return True
+        info = self._server.read()
+        well = True
+        if info is not None and self._status.seen is not None and info != self._info:
+            well = self._try("", partial(self._change, info))
+        for driver in self._drivers:
+            well &= self._try(driver.name, partial(driver.ensure, self._offer, self._grace))
+        return well
 
     def stop(self) -> None:
         """Withdraw all drivers, and wait for calls under way."""
@@ -69,6 +64,18 @@ class Offering:
         self._offer.health.stop()
         for driver in drivers:
             driver.stop(self._grace)
+
+    def _try(self, driver: str, do: Callable[[], None]) -> bool:
+        """Do something for one driver, whose failure is nothing to the others. What went wrong is said once."""
+        try:
+            do()
+        except OSError as error:
+            if self._complaints.get(driver) != str(error):
+                self._complaints[driver] = str(error)
+                _log.error("can't serve the kubelet: %s", error)
+            return False
+        self._complaints.pop(driver, None)
+        return True
 
     def _change(self, info: ServerInfo) -> None:
         """Offer other drivers, or other services. What stays the same is left alone."""

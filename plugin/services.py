@@ -45,8 +45,8 @@ SERVICES = (
         ),
     ),
     Service(
-        # As Kubernetes 1.31 to 1.33 have it. Older kubelets call the same method and expect another answer, so this
-        # must not be offered to them. 1.31 takes any version 1.x.
+        # As Kubernetes 1.31 to 1.33 have it. Older kubelets call the same method and expect another answer, so
+        # this must not be offered to them. 1.31 takes any version 1.x.
         name="v1alpha3.NodeService",
         versions=("v1alpha3.NodeService", "1.0.0"),
         handler=lambda offer: dra_service.handler("v1alpha3.Node", "v1alpha3", offer.calls, share_ids=False),

@@ -361,7 +361,7 @@ class _Court:
     def _overridden_names(self) -> Iterable[str]:
         for pf, override in self.desired.overrides.items():
             if override.mode is not OverrideMode.MANAGED or override.driver is not None:
-                yield f"{pf}: {override.mode.value}"
+                yield f"{pf}: {override.mode.value}" + (f" ({override.reason})" if override.reason else "")
 
 
 def _taken(entry: Entry, rival: Entry, fact: str) -> _Objection:

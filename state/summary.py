@@ -143,9 +143,9 @@ def _ready(
 def _reconciling(
     desired: Desired | NotSynced, plan: Plan, observed: Observed, source: SourceState, now: datetime
 ) -> Condition:
-    changing = [gpu.last.name for gpu in _changing(observed)]
+    changing = [gpu for gpu in _changing(observed) if gpu.actions]
     if changing:
-        what = "; ".join(f"{gpu.last.name}: {gpu.doing}" for gpu in _changing(observed))
+        what = "; ".join(f"{gpu.last.name}: {gpu.doing}" for gpu in changing)
         return _condition(RECONCILING, True, "Changing", what, source, now)
     if plan.actions:
         return _condition(RECONCILING, True, "Planned", f"{len(plan.actions)} actions planned", source, now)

@@ -85,7 +85,7 @@ class _Stand:
         write_atomic(self.places.status_file, encode_status(file), durable=False)
 
 
-class _Call:
+class Call:
     """What a kubelet asks, and how long the answer takes in seconds."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -109,7 +109,7 @@ class _Call:
         return time.perf_counter() - began
 
 
-def _one_after_the_other(call: _Call, times: int) -> Iterator[Figure]:
+def _one_after_the_other(call: Call, times: int) -> Iterator[Figure]:
     first, again, back = [], [], []
     for number in range(times):
         uid = _uid(number % 100)
@@ -121,7 +121,7 @@ def _one_after_the_other(call: _Call, times: int) -> Iterator[Figure]:
     yield milliseconds("Unprepare", back)
 
 
-def _burst(call: _Call, pods: int) -> Figure:
+def _burst(call: Call, pods: int) -> Figure:
     """As many pods at once, each in a thread."""
     took: list[float] = []
     threads = [
@@ -169,9 +169,9 @@ def _running(stand: _Stand) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def _calling(stand: _Stand) -> Iterator[_Call]:
+def _calling(stand: _Stand) -> Iterator[Call]:
     with grpc.insecure_channel(f"unix:{stand.socket}") as channel:
-        yield _Call(channel)
+        yield Call(channel)
 
 
 @contextlib.contextmanager

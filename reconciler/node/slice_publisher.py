@@ -70,6 +70,14 @@ class _Watched:
     writer: SliceWriter
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rest:
+    """All was as it should be ``given`` this, and stays so until then."""
+
+    given: object
+    until: float
+
+
 class SlicePublisher:
     """Writes slices wherever they are not as the newest offer wants them. ``step`` and ``stop`` belong to one
     thread, ``offer`` and ``withdrawn`` may come from any.
@@ -109,6 +117,7 @@ class SlicePublisher:
         self._standing: View | None = None
         self._published: tuple[Device, ...] = ()
         self._instead: Layout | None = None
+        self._rest: _Rest | None = None
 
     @property
     def row(self) -> str | None:
@@ -227,13 +236,16 @@ class SlicePublisher:
     # -- slices --------------------------------------------------------------------------------------------
 
     def _publish(self, watched: _Watched, status: NodeStatus, spec: Spec) -> float | None:
+        registered = self._settings.registered(self._settings.driver)
         live = watched.writer.live(watched.reflector.cache.entries(), self._settings.driver)
+        given = (status, spec, registered, watched.can, watched.writer.state)
+        if self._rest is not None and self._rest.given == given and self._clock() < self._rest.until:
+            return self._rest.until - self._clock()
         view = self._view(watched.can, status, spec, live)
         self._tell_of_layout(view)
         wanted = desired(view)
         self._begin(wanted.withdrawing)
         writes = compare(live, wanted.slices, watched.writer.stands)
-        registered = self._settings.registered(self._settings.driver)
         due = [write for write in writes if registered or not isinstance(write, Create)]
         try:
             kept = [watched.writer.carry_out(write) for write in due]
@@ -252,7 +264,9 @@ class SlicePublisher:
         if len(due) == len(writes):
             self._published = tuple(device for each in wanted.slices for device in each.devices)
         self._show(view, wanted.withdrawing)
-        return self._next(view)
+        wait = self._next(view)
+        self._rest = None if due else _Rest(given=given, until=self._clock() + wait)
+        return wait
 
     def _view(self, can: Capabilities, status: NodeStatus, spec: Spec, live: Mapping[str, LiveSlice]) -> View:
         now, slices = self._clock(), tuple(live[name] for name in sorted(live))

@@ -51,6 +51,11 @@ class SliceWriter:
         self._ahead: dict[str, _Ahead] = {}
         self._kept: dict[str, tuple[Slice, Slice]] = {}
 
+    @property
+    def state(self) -> object:
+        """Equal as long as neither the watch nor a write of ours has brought anything new."""
+        return sum(self._heard.values()), frozenset(self._ahead)
+
     def heard(self, name: str) -> None:
         """The watch has told of a slice; from any thread."""
         self._heard[name] = self._heard.get(name, 0) + 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from state.dra.indexes import NoIndexLeft, choose_indexes, with_indexes
+from state.dra.indexes import Indexes, NoIndexLeft, choose_indexes, with_indexes
 from state.dra.node_object import Entry, EntryDevice, NodeObject, SeenRefusal
 from state.dra.node_view import (
     Decision,
@@ -42,7 +42,8 @@ def decide(view: NodeView) -> Decision:
     if not state.reported:
         return Nothing(why=("the node has not reported yet",))
     projector = _Projector(view)
-    doubts = _doubts(view, state, projector)
+    # What has been looked at counts, whatever the cache says of it.
+    doubts = dict.fromkeys(view.looks, "it was looked at") | _doubts(view, state, projector)
     unseen = {ref: why for ref, why in doubts.items() if ref not in view.looks}
     if unseen:
         return NeedsLiveLook(refs=tuple(sorted(unseen)), why=tuple(unseen[ref] for ref in sorted(unseen)))
@@ -168,7 +169,11 @@ def _same_device(device: EntryDevice, projected: ProjectedDevice) -> bool:
 
 
 def _write(view: NodeView, state: NodeObject, known: _Known) -> Decision:
-    wanted, held_back = _entries(view, state, known)
+    indexes, without = choose_indexes(state, known.projections, known.kept)
+    crowd = {} if known.unknown else _crowd(view, known, without)
+    if crowd:
+        return NeedsLiveLook(refs=tuple(sorted(crowd)), why=tuple(crowd[ref] for ref in sorted(crowd)))
+    wanted, held_back = _entries(view, known, indexes, without)
     certain = not known.unknown and not held_back
     withdrawals = judge_withdrawals(view, state, known.claimed, certain=certain)
     changes = _changes(state, wanted, withdrawals)
@@ -185,13 +190,25 @@ def _write(view: NodeView, state: NodeObject, known: _Known) -> Decision:
     return Nothing(why=("all is as it should be",))
 
 
-def _entries(view: NodeView, state: NodeObject, known: _Known) -> tuple[dict[str, Entry], tuple[str, ...]]:
+def _crowd(view: NodeView, known: _Known, without: Mapping[str, NoIndexLeft]) -> dict[ClaimRef, str]:
+    """Claims that may have left a layout which has no VF left for others; nobody is refused before that is sure."""
+    full = {(each.gpu, each.mode) for each in without.values()}
+    crowd: dict[ClaimRef, str] = {}
+    for projection in known.projections if full else ():
+        places = {(each.device.physical_function, each.mode) for each in projection.devices if each.layout}
+        if places & full and projection.ref not in view.looks:
+            crowd[projection.ref] = f"{projection.ref} may have given its VF back: there is none left for others"
+    return crowd
+
+
+def _entries(
+    view: NodeView, known: _Known, indexes: Indexes, without: Mapping[str, NoIndexLeft]
+) -> tuple[dict[str, Entry], tuple[str, ...]]:
     """The entries to stand in the spec by UID, and those claims that have to wait for theirs.
 
     Too many claims for a layout: somebody's entry must be about to go. While that can't be found out the claim
     waits; else it is refused, as long as it is so.
     """
-    indexes, without = choose_indexes(state, known.projections, known.kept)
     entries = {entry.name: entry for entry in known.kept}
     held_back: list[str] = []
     for projection in known.projections:

@@ -53,11 +53,15 @@ class _Search:
 
 
 class NoIndexLeft(Exception):
-    """All VFs of a layout are taken by other entries. ``uid`` is the claim that finds none."""
+    """All VFs of a layout are taken by other entries. ``uid`` is the claim that finds none, on
+    this ``gpu`` in this ``mode``.
+    """
 
     def __init__(self, search: _Search) -> None:
         device = search.projected.device
         self.uid = search.uid
+        self.gpu = device.physical_function
+        self.mode = search.projected.mode
         self.path = search.projected.path
         self.reason = f"all {search.layout.count} VFs of {device.device} have been given to other claims already"
         super().__init__(f"{self.path}: {self.reason}")

@@ -126,7 +126,7 @@ def _attributes(gpu: DeviceStatus, logical: LogicalDevice) -> dict[str, Value]:
 
 def _shortened(value: Value | None) -> Value | None:
     """Texts of more than 64 bytes would have the slice refused; those of pci.ids may be longer."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (value.isascii() and len(value) <= _LONGEST_TEXT):
         return value
     return value.encode("utf-8", "backslashreplace")[:_LONGEST_TEXT].decode("utf-8", "ignore").strip()
 

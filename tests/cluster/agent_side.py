@@ -1,4 +1,4 @@
-"""The node agent's dealings with the API server, driven by hand: no threads, no machine, a clock that stands still."""
+"""The agent's dealings with the API server, driven by hand: no threads, no machine, and a clock that stands."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whatever happens to the API server, the object and the file: the node loses no entry, and all agrees in the end."""
+"""Whatever happens to API server, object and file: the node loses no entry, and all agrees in the end."""
 
 import copy
 import json

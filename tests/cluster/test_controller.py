@@ -229,12 +229,12 @@ class History:
         taken = [
             (device["physicalFunction"], device["virtualFunction"]["index"])
             for entry in entries
-            for device in entry["devices"]
+            for device in entry.get("devices", ())  # refused for as long as all VFs are given
         ]
         assert len(taken) == len(set(taken)), f"given twice: {taken}"
         for uid, before in self._last.get(node, {}).items():
             if uid in now:
-                assert now[uid]["devices"] == before["devices"], "moved"
+                assert now[uid].get("devices") == before.get("devices", now[uid].get("devices")), "moved"
             else:
                 assert uid in self.deleted, f"lost: {before}"
         self._last[node] = now

@@ -363,6 +363,20 @@ def test_a_vf_of_a_layout_keeps_its_device_though_it_is_known_by_number() -> Non
         assert here.devices()[f"{flex()}-m4"]["consumesCounters"]
 
 
+@pytest.mark.parametrize("share", ["", "b1c0ffee-0000-4000-8000-000000000001"])
+def test_what_is_held_comes_back_as_it_was_given(share: str) -> None:
+    """Of a GPU that was given whole nothing is counted, so it must not come back as one that is shared."""
+    with scene() as here:
+        entry = claim("u", flex())
+        (device,) = entry.devices
+        here.offer(
+            status_of("flex170"), Spec(allocations=(replace(entry, devices=(replace(device, share_id=share),)),))
+        )
+        here.settle()
+        assert here.devices()[flex()].get("allowMultipleAllocations", False) == bool(share)
+        assert taints(here, flex()) == (set() if share else {"withdrawn:NoSchedule"})
+
+
 def test_a_withdrawal_can_be_taken_back() -> None:
     with scene() as here:
         here.offer(status_of("flex170"))

@@ -315,6 +315,20 @@ def test_a_path_too_long_for_a_socket_is_said(
         eventually(lambda: "longer than the 107 bytes that a socket may have" in caplog.text)
 
 
+def test_a_driver_that_cannot_be_served_does_not_keep_the_other_from_it(
+    places: Places, agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    (places.kubelet / "plugins" / "a.example.com").write_text("in the way")
+    tell_server(places, SERVICES, "a.example.com", "b.example.com")
+    with running(places) as plugin:
+        Kubelet(places, driver="b.example.com").register()
+        eventually(lambda: "can't serve the kubelet" in caplog.text)
+        assert not plugin.ready()
+        (places.kubelet / "plugins" / "a.example.com").unlink()
+        Kubelet(places, driver="a.example.com").register()
+        eventually(plugin.ready)
+
+
 def test_directories_that_cannot_be_written_are_tried_again(
     places: Places, agent: Agent, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -155,6 +155,7 @@ class _Work:
             health=self._health,
         )
         self._streams: dict[Plugin, HealthStream] = {}
+        self._connected: set[str] = set()
         self._wipes: dict[str, float] = {}
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -190,8 +191,9 @@ class _Work:
             for older in self._plugins.of(plugin.driver):
                 self._plugins.remove(older)
         self._plugins.add(plugin)
-        with self._lock:
-            self._wipes.pop(plugin.driver, None)
+        if plugin.connected:
+            with self._lock:
+                self._connected.add(plugin.driver)
         if self._rules.opens_health_streams:
             stream = HealthStream(plugin, self._heard, self._timing.health_reopen)
             with self._lock:
@@ -201,22 +203,11 @@ class _Work:
     def deregistered(self, plugin: Plugin) -> None:
         """Its socket is gone."""
         self._plugins.remove(plugin)
-        self.connection_changed(plugin)
         with self._lock:
             stream = self._streams.pop(plugin, None)
         if stream is not None:
             stream.close()
             stream.join()
-
-    def connection_changed(self, plugin: Plugin) -> None:
-        """Without a connected instance, a driver's slices go after a while."""
-        connected = any(each.connected for each in self._plugins.of(plugin.driver))
-        with self._lock:
-            if connected:
-                self._wipes.pop(plugin.driver, None)
-            else:
-                self._wipes.setdefault(plugin.driver, self._clock() + self._timing.wipe_after_disconnect)
-        self._news.set()
 
     def _heard(self, driver: str, said: tuple[DeviceHealth, ...] | None) -> None:
         with self._lock:
@@ -259,6 +250,7 @@ class _Work:
             if now >= next_look:
                 next_look = now + self._timing.registry_look
                 self._registry.look()
+                self._watch_connections(now)
             self._wipe_slices(now)
             present = self._tell_pods()
             if forget is not None and now >= forget:
@@ -291,12 +283,20 @@ class _Work:
             self.workers[uid].tell(None)
             self.workers[uid].start()
 
-    def _wipe_slices(self, now: float) -> None:
+    def _watch_connections(self, now: float) -> None:
+        """Note which drivers have gone: without a connected instance, their slices go after a while."""
         with self._lock:
-            due = [driver for driver, at in self._wipes.items() if now >= at]
-            for driver in due:
-                del self._wipes[driver]
-        for driver in due:
+            before = set(self._connected)
+            connected = self._plugins.connected()
+            self._connected = set(connected)
+        for driver in before - connected:
+            self._wipes[driver] = now + self._timing.wipe_after_disconnect
+        for driver in connected:
+            self._wipes.pop(driver, None)
+
+    def _wipe_slices(self, now: float) -> None:
+        for driver in [driver for driver, due in self._wipes.items() if now >= due]:
+            del self._wipes[driver]
             self._wipe(driver)
 
     def _wipe(self, driver: str) -> None:

@@ -1,5 +1,6 @@
 """Connections to drivers, and which instance of a driver is called."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from kubesim.actors.kubelet.messages import ClaimName, Prepared
 from kubesim.actors.kubelet.wire import Malformed
 
 USER_AGENT = "grpc-go/1.79.3"
+LONGEST_PROBE = 0.5
+"""Seconds to wait for a socket that neither takes nor refuses a connection."""
 Answer = TypeVar("Answer")
 
 
@@ -71,10 +74,6 @@ class Connection:
             raise _failure(error) from error
         return stream
 
-    def tell_of_state(self, told: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """Connect, stay connected, and tell of changes from some thread."""
-        self._channel.subscribe(told, try_to_connect=True)
-
     def close(self) -> None:
         self._channel.close()
 
@@ -98,7 +97,17 @@ class Plugin:
     endpoint: Path
     service: str
     connection: Connection
-    connected: bool = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody listens at its socket. (grpc's own word on that breaks when a channel is closed.)"""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(LONGEST_PROBE)
+            try:
+                probe.connect(str(self.endpoint))
+            except OSError:
+                return False
+        return True
 
     def prepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, Prepared]:
         """Raises CallFailed."""
@@ -143,10 +152,15 @@ class Plugins:
         with self._lock:
             return tuple(each for each in self._instances if each.driver == driver)
 
+    def connected(self) -> frozenset[str]:
+        """The drivers of which an instance is connected."""
+        with self._lock:
+            instances = tuple(self._instances)
+        return frozenset(each.driver for each in instances if each.connected)
+
     def need(self, driver: str) -> Plugin:
         """The instance to call: the latest that is connected, else the latest. Raises NotRegistered."""
         instances = self.of(driver)
-        connected = [each for each in instances if each.connected]
         if not instances:
             raise NotRegistered(driver)
-        return (connected or list(instances))[-1]
+        return next((each for each in reversed(instances) if each.connected), instances[-1])

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import grpc
-
 from kubesim.actors.kubelet import messages
 from kubesim.actors.kubelet.messages import PluginInfo, registration_status
 from kubesim.actors.kubelet.plugins import CallFailed, Connection, Plugin, registration_connection
@@ -26,10 +24,6 @@ class Listener(Protocol):
     def registered(self, plugin: Plugin) -> None: ...
 
     def deregistered(self, plugin: Plugin) -> None: ...
-
-    def connection_changed(self, plugin: Plugin) -> None:
-        """It is connected now, or not any more."""
-        ...
 
 
 class Refused(Exception):
@@ -72,7 +66,6 @@ class Registry:
         self._listener = listener
         self._sockets: dict[Path, _Socket] = {}
         self._attempts: dict[Path, _Attempt] = {}
-        self._closed = threading.Event()
 
     def look(self) -> None:
         """Compare the directory with what is known. Called every `registry_look` seconds."""
@@ -88,7 +81,6 @@ class Registry:
 
     def close(self) -> None:
         """Forget all drivers, and wait for conversations under way. Nobody is told."""
-        self._closed.set()
         for known in self._sockets.values():
             if known.attempt is not None:
                 known.attempt.join()
@@ -158,7 +150,6 @@ class Registry:
         plugin = Plugin(
             driver=info.name, endpoint=endpoint, service=service, connection=Connection(endpoint, "localhost")
         )
-        plugin.connection.tell_of_state(lambda state: self._heard(plugin, state))
         self._listener.registered(plugin)
         try:
             connection.call(messages.NOTIFY, registration_status(), self._timing.notification)
@@ -167,10 +158,3 @@ class Registry:
             self._listener.deregistered(plugin)
             raise
         return plugin
-
-    def _heard(self, plugin: Plugin, state: grpc.ChannelConnectivity) -> None:
-        """Note whether a driver's socket is connected."""
-        ready = state is grpc.ChannelConnectivity.READY
-        if ready != plugin.connected and not self._closed.is_set():
-            plugin.connected = ready
-            self._listener.connection_changed(plugin)

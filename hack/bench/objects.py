@@ -1,0 +1,101 @@
+"""The API objects of a measurement, and what is the case of them."""
+
+from __future__ import annotations
+
+import json
+
+from hack.bench.timeline import Facts, JsonObject
+
+DRIVER = "gpu.intel.com"
+NODE_STATES = "/apis/gpu.dra.intel.com/v1alpha1/gpunodestates"
+RESOURCE = "/apis/resource.k8s.io/v1"
+LABEL = "gpu-bench"
+
+_IMAGE = "registry.k8s.io/pause:3.10"
+
+
+def claims_path(namespace: str) -> str:
+    return f"{RESOURCE}/namespaces/{namespace}/resourceclaims"
+
+
+def templates_path(namespace: str) -> str:
+    return f"{RESOURCE}/namespaces/{namespace}/resourceclaimtemplates"
+
+
+def pods_path(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def claim_spec(device_class: str, *, memory: str = "", selector: str = "") -> JsonObject:
+    """The spec of a claim for one device."""
+    exactly: JsonObject = {"deviceClassName": device_class}
+    if memory:
+        exactly["capacity"] = {"requests": {"memory": memory}}
+    if selector:
+        exactly["selectors"] = [{"cel": {"expression": selector}}]
+    return {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}
+
+
+def claim(name: str, spec: JsonObject) -> bytes:
+    return _encode("resource.k8s.io/v1", "ResourceClaim", name, {"spec": spec})
+
+
+def template(name: str, spec: JsonObject) -> bytes:
+    return _encode("resource.k8s.io/v1", "ResourceClaimTemplate", name, {"spec": {"spec": spec}})
+
+
+def pod(name: str, template_name: str | None) -> bytes:
+    """A pod that does nothing, with a claim of its own if a template is named."""
+    container: JsonObject = {"name": "main", "image": _IMAGE}
+    spec: JsonObject = {
+        "containers": [container],
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+    }
+    if template_name is not None:
+        spec["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": template_name}]
+        container["resources"] = {"claims": [{"name": "gpu"}]}
+    return _encode("v1", "Pod", name, {"spec": spec})
+
+
+def allocation(node: str, device: str) -> bytes:
+    """What a scheduler writes into a claim's status for a whole GPU."""
+    result = {"request": "gpu", "driver": DRIVER, "pool": node, "device": device}
+    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    selector = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    allocated = {"devices": {"results": [result], "config": []}, "nodeSelector": selector}
+    return json.dumps({"status": {"allocation": allocated}}).encode()
+
+
+def facts_of_claim(claim: JsonObject, there: bool) -> Facts:
+    """Of a claim, by name: there, allocated."""
+    words = ["there"] if there else []
+    if there and claim.get("status", {}).get("allocation"):
+        words.append("allocated")
+    return {f"claim {claim['metadata']['name']}": words}
+
+
+def facts_of_pod(pod: JsonObject, there: bool) -> Facts:
+    """Of a pod: there, its phase; and which claim is its, as a fact of the pod."""
+    name = pod["metadata"]["name"]
+    status = pod.get("status", {})
+    words = [] if not there else ["there", str(status.get("phase", ""))]
+    words += [f"claim {one['resourceClaimName']}" for one in status.get("resourceClaimStatuses", ()) if there]
+    return {f"pod {name}": words}
+
+
+def facts_of_node_state(state: JsonObject, there: bool) -> Facts:
+    """Of a node's object: for each claim (by name) whether the spec and the status have it, and if it is Ready."""
+    node = state["metadata"]["name"]
+    spec = state.get("spec", {}).get("allocations", ()) if there else ()
+    names = {one["name"]: one["claimName"] for one in spec}
+    entries = state.get("status", {}).get("allocations", ()) if there else ()
+    # The status names claims by UID; one that has left the spec is none that is waited for.
+    phases = [f"{names.get(one['name'], one['name'])} {one['phase']}" for one in entries]
+    listed = [str(names.get(one["name"], one["name"])) for one in entries]
+    return {f"spec {node}": list(names.values()), f"status {node}": phases + listed}
+
+
+def _encode(version: str, kind: str, name: str, more: JsonObject) -> bytes:
+    metadata = {"name": name, "labels": {LABEL: "true"}}
+    return json.dumps({"apiVersion": version, "kind": kind, "metadata": metadata, **more}).encode()
