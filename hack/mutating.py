@@ -297,16 +297,23 @@ MUTANTS = (
     Mutant(
         name="people-need-no-withdrawal",
         file="state/withdrawing.py",
-        old="        if not self.needed or (token is not None and self.confirmed.get(pf) == token):\n",
+        old="        if not self.needed or (self._has_begun(pf) and self.confirmed.get(pf) == self.begun[pf]):\n",
         new="        if True:\n",
         why="a person gets a GPU that a scheduler has just given to a claim",
     ),
     Mutant(
         name="any-answer-confirms",
         file="state/withdrawing.py",
-        old="(token is not None and self.confirmed.get(pf) == token)",
+        old="(self._has_begun(pf) and self.confirmed.get(pf) == self.begun[pf])",
         new="pf in self.confirmed",
         why="the controller's answer to an earlier withdrawal counts for this one",
+    ),
+    Mutant(
+        name="one-answer-for-every-wish",
+        file="state/withdrawing.py",
+        old='return pf in self.wishes and self.begun.get(pf, "").endswith(f"-{self.wishes[pf]}")',
+        new="return pf in self.begun",
+        why="the answer to one wish counts for another",
     ),
     Mutant(
         name="override-takes-allocated-claims",

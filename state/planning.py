@@ -135,11 +135,7 @@ class _Planning:
         self.recent = recent
         self.given = holders_of({} if options.by_marks else recent.applied, observed.gpus, self.layouts)
         self.claims = Claims.of(observed, recent, self.layouts, desired.releases, memory.released)
-        self.withdrawals = Withdrawals(
-            needed=options.by_marks,
-            begun=self.ownership.withdrawals,
-            confirmed=desired.withdrawals_confirmed,
-        )
+        self.withdrawals = Withdrawals.of(desired, self.ownership.withdrawals, needed=options.by_marks)
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
     def plan(self) -> Plan:
@@ -434,7 +430,7 @@ class _Planning:
             applied=applied,
             applied_boot_id=self.observed.boot_id if applied else "",
             withdrawals=self.withdrawals.after(
-                self.desired, court.rejected, self.observed.gpus, self.observed.boot_id, self.now
+                court.rejected, self.observed.gpus, self.observed.boot_id, self.now
             ),
         )
 

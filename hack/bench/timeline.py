@@ -55,6 +55,14 @@ class Timeline:
         with self._changed:
             return self._since[thing][word]
 
+    def word(self, thing: str, start: str) -> str:
+        """The word that starts so. Raises KeyError if there is none."""
+        with self._changed:
+            found = next((word for word in self._since.get(thing, {}) if word.startswith(start)), None)
+        if found is None:
+            raise KeyError(f"{thing}: {start}")
+        return found
+
     def _until(
         self,
         facts: Iterable[tuple[str, str]],

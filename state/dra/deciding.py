@@ -191,7 +191,7 @@ def _write(view: NodeView, state: NodeObject, known: _Known) -> Decision:
 
 
 def _crowd(view: NodeView, known: _Known, without: Mapping[str, NoIndexLeft]) -> dict[ClaimRef, str]:
-    """Claims that may have left a layout which has no VF left for others; nobody is refused before that is sure."""
+    """Claims that may have left a layout with no VF left for others: nobody is refused before that is sure."""
     full = {(each.gpu, each.mode) for each in without.values()}
     crowd: dict[ClaimRef, str] = {}
     for projection in known.projections if full else ():

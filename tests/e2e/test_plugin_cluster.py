@@ -90,8 +90,9 @@ def test_a_virtual_function_that_did_not_exist_before(site: Site) -> None:
 def test_a_claim_waits_for_the_one_before_it(site: Site) -> None:
     """Another layout of the same GPU: it comes when the last user of the first has left."""
     node = site.node
-    first, second = node.claim(f"{GPU}-m4"), node.claim(f"{GPU}-m2")
+    first = node.claim(f"{GPU}-m4")
     site.handed_out(site.kubelet.prepare(first.uid)[first.uid], first)
+    second = node.claim(f"{GPU}-m2")
     said = site.kubelet.prepare(second.uid, timeout=4.0)[second.uid].error
     assert said.startswith("Blocked: ")
     node.give_back(first)

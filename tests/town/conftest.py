@@ -1,5 +1,7 @@
 """A town for the tests of a module, and for each test its residents and a guard."""
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 import threading
@@ -9,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from hack.lab.pods import Town, running_town
+from tests.left_running import running, started_since
 from tests.town.residents import FLAGS, Guard, Residents
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Daemons are killed and started anew: what was there before a test ends before the module's end does."""
+    before = running()
+    yield
+    assert started_since(before, patience_seconds=2) == []
 
 
 @pytest.fixture(name="where", scope="module")

@@ -21,7 +21,7 @@ CLAIMS = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
 EVENTS = "/api/v1/namespaces/default/events"
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 
-FLAGS = ("--layout", "Dynamic", "--linger-seconds", "1")
+FLAGS = ("--layout", "Dynamic", "--linger-seconds", "0")
 """What agents are started with, the first time and again."""
 
 JsonObject = dict[str, Any]
@@ -136,6 +136,10 @@ class Residents:
         found = self.town.lab.cluster.get(EVENTS)["items"]
         return [each["message"] for each in found if each.get("reason") == reason and "message" in each]
 
+    def slices(self) -> dict[str, JsonObject]:
+        """What is offered, by UID: one that was deleted and made again is another."""
+        return {each["metadata"]["uid"]: each for each in self.town.lab.cluster.get(SLICES)["items"]}
+
     def phase(self, node: str, claim: str) -> str:
         """The phase of a claim in the node's status, "" if it isn't there."""
         return self.town.lab.allocations(node).get(self.uid(claim), "")
@@ -193,7 +197,8 @@ class Guard:
     def _look(self) -> None:
         for pod in self.town.lab.cluster.get(PODS)["items"]:
             claims = pod["spec"].get("resourceClaims", [])
-            self._claims[pod["metadata"]["uid"]] = ",".join(one["resourceClaimName"] for one in claims)
+            uid = pod["metadata"]["uid"]
+            self._claims[uid] = ",".join(one.get("resourceClaimName", f"made for {uid}") for one in claims)
         for name, node in self.town.nodes.items():
             before = self._running(node)
             files = {use: _file(self.town.lab.machines[name].where, use[1]) for use in before}

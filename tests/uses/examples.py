@@ -97,7 +97,9 @@ class Examples:
     def pods_of(self, app: str) -> list[str]:
         """Names of the pods with a label ``app``."""
         found = self.town.lab.cluster.get(_PODS.format("default"))["items"]
-        return sorted(one["metadata"]["name"] for one in found if one["metadata"].get("labels", {}).get("app") == app)
+        return sorted(
+            one["metadata"]["name"] for one in found if one["metadata"].get("labels", {}).get("app") == app
+        )
 
     def nodes(self, pod: str, container: str = "main", namespace: str = "default") -> frozenset[str]:
         """Device nodes that a container has, without the names below by-path."""
@@ -121,11 +123,24 @@ class Examples:
             for result in claim["status"]["allocation"]["devices"]["results"]
         ]
 
-    def on_node(self, pod: str, namespace: str = "default") -> list[JsonObject]:
-        """What the pod's node says of its claims: entries of status.allocations."""
-        names = {one["metadata"]["uid"] for one in self.claims(pod, namespace)}
-        state = self.town.lab.node_state(self.pod(pod, namespace)["spec"]["nodeName"]) or {}
-        return [one for one in state.get("status", {}).get("allocations", ()) if one["name"] in names]
+    def on_node(self, pod: str, namespace: str = "default") -> JsonObject:
+        """What the pod's node says of its claim once that is in use: an entry of status.allocations.
+
+        A pod may run a moment before the API server hears of it.
+        """
+        (claim,) = self.claims(pod, namespace)
+        node, uid = self.pod(pod, namespace)["spec"]["nodeName"], claim["metadata"]["uid"]
+
+        def found() -> JsonObject | None:
+            status: JsonObject = (self.town.lab.node_state(node) or {}).get("status", {})
+            entries: list[JsonObject] = [one for one in status.get("allocations", ()) if one["name"] == uid]
+            return next((one for one in entries if one["phase"] == "Ready" and one.get("inUse")), None)
+
+        return eventually(f"in use: {pod}", found, self.town.explain)
+
+    def given(self, pod: str, namespace: str = "default") -> list[str]:
+        """The devices that a pod's node gave it: for a virtual function its number too."""
+        return [one["device"] for one in self.on_node(pod, namespace)["devices"]]
 
     def gpu(self, node: str, gpu: str) -> JsonObject:
         """What a node says of one of its GPUs: an entry of status.devices."""

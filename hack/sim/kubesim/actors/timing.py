@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, fields, replace
 
-DEADLINES = ("information", "notification", "call")
+UNSCALED = ("information", "notification", "call", "health_timeout")
+"""What drivers, which are real, are given time for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,9 @@ class Timing:
     health_timeout: float = 30.0
 
     def scaled(self, scale: float) -> "Timing":
-        """Everything shorter (below 1) or longer by a factor, but not the deadlines of calls: drivers are real."""
+        """Everything shorter (below 1) or longer by a factor, but for what drivers are given time for."""
         changed = {
-            each.name: getattr(self, each.name) * scale for each in fields(self) if each.name not in DEADLINES
+            each.name: getattr(self, each.name) * scale for each in fields(self) if each.name not in UNSCALED
         }
         return replace(self, **changed)
 

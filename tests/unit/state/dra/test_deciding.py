@@ -201,14 +201,23 @@ class TestIndexes:
 
     def test_run_out_is_refused_as_long_as_it_lasts(self) -> None:
         claims = [vf_claim(uid) for uid in "abcde"]
-        write = written(view(node(), *claims))
+        write = written(view(node(), *claims, looks=looks(*claims)))
         (refused,) = write.refused
         assert (refused.uid, refused.refusal.path) == ("e", "status.allocation.devices.results[0].device")
         assert "all 4 VFs" in refused.refusal.reason
         state = after(write)
-        assert isinstance(decide(view(state, *claims, looks=looks(claims[4]))), Nothing)
+        assert isinstance(decide(view(state, *claims, looks=looks(*claims))), Nothing)
         later = written(view(state, *claims[1:], looks=looks(claims[4], gone=claims[:1])))
         assert indexes(later) == {"b": [1], "c": [2], "d": [3], "e": [0]}
+
+    def test_run_out_is_believed_only_after_a_look_at_everybody(self) -> None:
+        """A cache may show the newcomer before it shows that somebody left."""
+        claims = [vf_claim(uid) for uid in "abcde"]
+        decision = decide(view(node(), *claims))
+        assert isinstance(decision, NeedsLiveLook)
+        assert set(decision.refs) == {claim.ref for claim in claims}
+        seen = looks(*claims[1:], gone=claims[:1])
+        assert indexes(written(view(node(), *claims, looks=seen))) == {"b": [0], "c": [1], "d": [2], "e": [3]}
 
     def test_run_out_waits_while_somebody_may_have_gone(self) -> None:
         state = after(written(view(node(), *(vf_claim(uid) for uid in "abcd"))))

@@ -69,27 +69,26 @@ class ClaimBook:
             for each in sorted(held.values(), key=lambda each: each.name.uid):
                 stack.enter_context(each.calling)
             missing = [each for each in held.values() if not each.prepared]
-            by_driver: dict[str, list[Held]] = defaultdict(list)
-            for each in missing:
-                for driver in each.drivers:
-                    by_driver[driver].append(each)
-            try:
-                plugins = {driver: self._plugins.need(driver) for driver in by_driver}
-            except NotRegistered as error:
-                raise PrepareFailed(f"prepare dynamic resources: {error}") from error
-            for driver, asked in by_driver.items():
-                names = [each.name for each in asked]
-                try:
-                    answers = plugins[driver].prepare(names, self._timing.call)
-                except CallFailed as error:
-                    raise PrepareFailed(f"prepare dynamic resources: NodePrepareResources: {error}") from error
-                for each, devices in _checked(asked, answers):
-                    each.devices[driver] = devices
+            self._ask(_by_driver(missing))
             for each in missing:
                 each.prepared = True
         with self._lock:
             self._save()
         return held
+
+    def _ask(self, claims: Mapping[str, Sequence[Held]]) -> None:
+        """Have drivers prepare claims; all drivers must be there before any is asked. Raises PrepareFailed."""
+        try:
+            plugins = {driver: self._plugins.need(driver) for driver in claims}
+        except NotRegistered as error:
+            raise PrepareFailed(f"prepare dynamic resources: {error}") from error
+        for driver, asked in claims.items():
+            try:
+                answers = plugins[driver].prepare([each.name for each in asked], self._timing.call)
+            except CallFailed as error:
+                raise PrepareFailed(f"prepare dynamic resources: NodePrepareResources: {error}") from error
+            for each, devices in _checked(asked, answers):
+                each.devices[driver] = devices
 
     def _claims(self, pod: Object) -> Mapping[str, Object]:
         """A pod's claims by its names for them; the scheduler's own has none. Raises PrepareFailed."""
@@ -128,11 +127,7 @@ class ClaimBook:
         with self._lock:
             mine = [each for each in self._held.values() if pod_uid in each.pods]
             last = [each for each in mine if each.pods == {pod_uid}]
-        by_driver: dict[str, list[Held]] = defaultdict(list)
-        for each in last:
-            for driver in each.drivers:
-                by_driver[driver].append(each)
-        for driver, asked in by_driver.items():
+        for driver, asked in _by_driver(last).items():
             self._unprepare(driver, asked)
         with self._lock:
             for each in mine:
@@ -176,6 +171,14 @@ class ClaimBook:
         fresh = self._record.with_suffix(".new")
         fresh.write_text(text)
         os.replace(fresh, self._record)
+
+
+def _by_driver(claims: Iterable[Held]) -> Mapping[str, Sequence[Held]]:
+    found: dict[str, list[Held]] = defaultdict(list)
+    for each in claims:
+        for driver in each.drivers:
+            found[driver].append(each)
+    return found
 
 
 def _checked(

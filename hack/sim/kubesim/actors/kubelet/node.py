@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kubesim import Cluster
@@ -22,6 +23,21 @@ from kubesim.actors.timing import RECORDED, Timing
 from kubesim.values import Object
 
 REGISTRY, RECORD = "plugins_registry", "dra_manager_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Site:
+    """What outlives a kubelet that is restarted."""
+
+    cluster: Cluster
+    node: str
+    root: Path
+    cdi_directories: tuple[Path, ...]
+    timing: Timing
+    clock: Callable[[], float]
+    rng: random.Random
+    rules: Rules
+    runtime: Runtime
 
 
 class Kubelet:
@@ -42,32 +58,25 @@ class Kubelet:
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cluster = cluster
-        self._node = node
-        self._root = root
-        self._cdi_directories = cdi_directories
-        self._timing = timing
-        self._clock = clock
-        self._rng = random.Random(seed)
-        self._rules = Rules(minor=cluster.release.minor)
-        self._runtime = Runtime()
+        self._site = _Site(
+            cluster=cluster,
+            node=node,
+            root=root,
+            cdi_directories=cdi_directories,
+            timing=timing,
+            clock=clock,
+            rng=random.Random(seed),
+            rules=Rules(minor=cluster.release.minor),
+            runtime=Runtime(),
+        )
+        self._api = Api(cluster, "kubelet")
         self._work: _Work | None = None
 
     def start(self) -> None:
         """Begin, with the containers there are."""
-        for folder in (self._root / REGISTRY, self._root / "plugins"):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._work = _Work(
-            self._cluster,
-            self._node,
-            root=self._root,
-            cdi_directories=self._cdi_directories,
-            timing=self._timing,
-            rng=self._rng,
-            clock=self._clock,
-            rules=self._rules,
-            runtime=self._runtime,
-        )
+        for folder in (REGISTRY, "plugins"):
+            (self._site.root / folder).mkdir(parents=True, exist_ok=True)
+        self._work = _Work(self._site)
         self._work.start()
 
     def stop(self) -> None:
@@ -83,8 +92,8 @@ class Kubelet:
     def power_off(self) -> None:
         """Switch the node off: no container runs any more, and what was in the CDI directories is gone."""
         self.stop()
-        self._runtime.power_off()
-        for directory in self._cdi_directories:
+        self._site.runtime.power_off()
+        for directory in self._site.cdi_directories:
             for path in directory.glob("*"):
                 path.unlink()
 
@@ -98,8 +107,8 @@ class Kubelet:
 
     def containers(self, namespace: str, name: str) -> Mapping[str, Edits] | None:
         """What runs in a pod (also one whose object is gone, by its UID as name), None if nothing does."""
-        pod = Api(self._cluster, "kubelet").find("pods", namespace, name)
-        return self._runtime.containers(name if pod is None else pod["metadata"]["uid"])
+        pod = self._api.find("pods", namespace, name)
+        return self._site.runtime.containers(name if pod is None else pod["metadata"]["uid"])
 
     def finish(self, namespace: str, name: str, exit_code: int = 0) -> None:
         """Let a pod's containers end by themselves. Raises LookupError for a pod that is not here."""
@@ -110,48 +119,33 @@ class Kubelet:
         self._worker(namespace, name).restart()
 
     def _worker(self, namespace: str, name: str) -> PodWorker:
-        pod = Api(self._cluster, "kubelet").find("pods", namespace, name)
+        pod = self._api.find("pods", namespace, name)
         work = self._work
         if pod is None or work is None or pod["metadata"]["uid"] not in work.workers:
-            raise LookupError(f"no pod {namespace}/{name} on {self._node}")
+            raise LookupError(f"no pod {namespace}/{name} on {self._site.node}")
         return work.workers[pod["metadata"]["uid"]]
 
 
 class _Work:
     """What one run of a kubelet keeps in memory."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        node: str,
-        *,
-        root: Path,
-        cdi_directories: tuple[Path, ...],
-        timing: Timing,
-        rng: random.Random,
-        clock: Callable[[], float],
-        rules: Rules,
-        runtime: Runtime,
-    ) -> None:
+    def __init__(self, site: _Site) -> None:
         self.workers: dict[str, PodWorker] = {}
-        self._cluster = cluster
-        self._node = node
-        self._timing = timing
-        self._clock = clock
-        self._rules = rules
-        self._api = Api(cluster, "kubelet")
+        self._site = site
+        self._timing = site.timing
+        self._api = Api(site.cluster, "kubelet")
         self._plugins = Plugins()
-        self._claims = ClaimBook(self._api, self._plugins, timing, root / RECORD)
-        self._registry = Registry(root / REGISTRY, rules, timing, clock=clock, listener=self)
+        self._claims = ClaimBook(self._api, self._plugins, site.timing, site.root / RECORD)
+        self._registry = Registry(site.root / REGISTRY, site.rules, site.timing, clock=site.clock, listener=self)
         self._book = HealthBook()
         self._around = Surroundings(
-            node=node,
+            node=site.node,
             api=self._api,
             claims=self._claims,
-            runtime=runtime,
-            cdi_directories=cdi_directories,
-            timing=timing,
-            rng=rng,
+            runtime=site.runtime,
+            cdi_directories=site.cdi_directories,
+            timing=site.timing,
+            rng=site.rng,
             health=self._health,
         )
         self._streams: dict[Plugin, HealthStream] = {}
@@ -161,7 +155,7 @@ class _Work:
         self._news = threading.Event()
         self._stopping = False
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name=f"kubelet of {node}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"kubelet of {site.node}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -187,14 +181,14 @@ class _Work:
 
     def registered(self, plugin: Plugin) -> None:
         """Take a driver in."""
-        if not self._rules.side_by_side:
+        if not self._site.rules.side_by_side:
             for older in self._plugins.of(plugin.driver):
                 self._plugins.remove(older)
         self._plugins.add(plugin)
         if plugin.connected:
             with self._lock:
                 self._connected.add(plugin.driver)
-        if self._rules.opens_health_streams:
+        if self._site.rules.opens_health_streams:
             stream = HealthStream(plugin, self._heard, self._timing.health_reopen)
             with self._lock:
                 self._streams[plugin] = stream
@@ -214,36 +208,36 @@ class _Work:
             if said is None:
                 self._book.forget(driver)
                 return
-            changed = self._book.hear(driver, said, self._clock(), self._timing.health_timeout)
+            changed = self._book.hear(driver, said, self._site.clock(), self._timing.health_timeout)
         if changed:
             for worker in list(self.workers.values()):
                 worker.refresh()
 
     def _health(self, driver: str, pool: str, device: str) -> tuple[Health, str]:
         with self._lock:
-            return self._book.of(driver, pool, device, self._clock())
+            return self._book.of(driver, pool, device, self._site.clock())
 
     # The loop.
 
     def _run(self) -> None:
-        with self._cluster.unobserved() as state:
+        with self._site.cluster.unobserved() as state:
             end = state.store.listen(("", "pods"), lambda _: self._news.set())
         try:
             self._loop()
         except Exception as error:  # noqa: BLE001  raised where the kubelet is stopped
             self._failure = error
         finally:
-            with self._cluster.unobserved():
+            with self._site.cluster.unobserved():
                 end()
 
     def _loop(self) -> None:
-        start = self._clock()
+        start = self._site.clock()
         wipe_all: float | None = start + self._timing.wipe_after_start
         forget: float | None = start + self._timing.forgotten_claims
         next_look = start
         while not self._stopping:
             self._news.clear()
-            now = self._clock()
+            now = self._site.clock()
             if wipe_all is not None and now >= wipe_all:
                 wipe_all = None
                 self._wipe("")
@@ -257,13 +251,13 @@ class _Work:
                 forget = now + self._timing.forgotten_claims
                 self._give_back_forgotten(present)
             due = [each for each in (wipe_all, forget, next_look, *self._wipes.values()) if each is not None]
-            self._news.wait(max(0.0, min(due) - self._clock()))
+            self._news.wait(max(0.0, min(due) - self._site.clock()))
 
     def _tell_pods(self) -> set[str]:
         pods = {
             pod["metadata"]["uid"]: pod
             for pod in self._api.all("pods")
-            if pod["spec"].get("nodeName") == self._node
+            if pod["spec"].get("nodeName") == self._site.node
         }
         for uid, worker in list(self.workers.items()):
             worker.tell(pods.get(uid))
@@ -277,7 +271,7 @@ class _Work:
 
     def _give_back_forgotten(self, present: set[str]) -> None:
         """Pods that went while no kubelet ran."""
-        for uid in (self._claims.holders() | self._around.runtime.pods()) - present - set(self.workers):
+        for uid in (self._claims.holders() | self._site.runtime.pods()) - present - set(self.workers):
             pod: Object = {"metadata": {"uid": uid, "name": uid, "namespace": ""}, "spec": {}, "status": {}}
             self.workers[uid] = PodWorker(pod, self._around)
             self.workers[uid].tell(None)
@@ -302,5 +296,5 @@ class _Work:
     def _wipe(self, driver: str) -> None:
         """Delete a driver's slices of this node, all drivers' if none is named."""
         for each in self._api.all("resourceslices"):
-            if each["spec"].get("nodeName") == self._node and driver in ("", each["spec"]["driver"]):
+            if each["spec"].get("nodeName") == self._site.node and driver in ("", each["spec"]["driver"]):
                 self._api.delete("resourceslices", each)
