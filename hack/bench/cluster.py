@@ -72,7 +72,7 @@ def _measure(part: str, staff: Staff, more: int, idle_seconds: float) -> Iterato
         case "hops":
             gpu = gpusim.load_machine(MACHINE).gpus[0]
             name = str(device_name(PciAddress(gpu.address), gpu.device))
-            yield from hops.figures(staff, name, what="FUSE", times=100 * more)
+            yield from hops.figures(staff, name, what="FUSE", times=60 * more)
         case "pods":
             yield from cluster_pods.figures(staff, more=more, idle_seconds=idle_seconds)
         case _:

@@ -169,8 +169,8 @@ def _started(staff: Staff, client: KubeClient) -> Iterator[Figure]:
     """Start each once, in the order of a new node; the sign that it serves is what others see of it."""
     began = time.perf_counter()
     staff.start_controller()
-    until(lambda: "working" in staff.log("controller"), "the controller")
-    yield milliseconds("controller: start → works", [time.perf_counter() - began], budget=START_BUDGET_MS)
+    until(lambda: ": leading " in staff.log("controller"), "the controller")
+    yield milliseconds("controller: start → leads", [time.perf_counter() - began], budget=START_BUDGET_MS)
     agent = time.perf_counter()
     staff.start_agent()
     status = staff.places.status_file

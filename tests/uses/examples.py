@@ -83,7 +83,7 @@ class Examples:
 
         def refused() -> bool:
             found = self.pod(pod).get("status", {}).get("conditions", ())
-            return any(one["type"] == "PodScheduled" and one["reason"] == "Unschedulable" for one in found)
+            return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in found)
 
         self.until(f"{pod} has nowhere to go", refused)
         assert self.town.phase(pod) == "Pending"

@@ -52,15 +52,20 @@ class HandKubelet:
         """The pods that are to run here."""
         return [each for each in self._api.all("pods") if each["spec"].get("nodeName") == self._node]
 
-    def sync(self, name: str = "") -> None:
-        """See to all pods, or only to one."""
+    def sync_pod(self, name: str) -> None:
+        """See to one pod only, if it is here."""
+        for pod in self.pods():
+            if pod["metadata"]["name"] == name:
+                self._see_to(pod)
+
+    def sync(self) -> None:
+        """See to all pods, and to what is left of those that are gone."""
         pods = self.pods()
         present = {pod["metadata"]["uid"] for pod in pods}
         for uid in sorted((self.running.keys() | self._claims.holders()) - present):
             self._give_back(uid)
         for pod in pods:
-            if name in ("", pod["metadata"]["name"]):
-                self._see_to(pod)
+            self._see_to(pod)
 
     def restart(self) -> None:
         """The kubelet is killed and started again; containers run on."""

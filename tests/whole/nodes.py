@@ -103,13 +103,17 @@ class WholeNode:
             if self.agent is agent:
                 self.work(pf)
 
-    def round(self) -> None:
-        """Everybody here has a turn."""
+    def agent_round(self) -> None:
+        """The agent does all there is to do by now."""
         self.hear()
         self.deal()
         self.one_pass()
         self.work_all()
         self.deal()
+
+    def round(self) -> None:
+        """Everybody here has a turn."""
+        self.agent_round()
         self.drivers.process.look()
         self.kubelet.sync()
 

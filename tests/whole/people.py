@@ -20,6 +20,7 @@ class People:
     manual: dict[str, str] = field(default_factory=dict)
     """By node, the device that somebody took by hand."""
     paused: set[str] = field(default_factory=set)
+    policies: dict[str, Object] = field(default_factory=dict)
     force_deleted_claims: bool = False
 
     def ask(self, use: str, *, shared: bool) -> None:
@@ -62,11 +63,20 @@ class People:
         (self.paused.add if paused else self.paused.discard)(node)
         self._write(node)
 
+    def decide(self, node: str, policy: Object) -> None:
+        """A policy for what is offered; none leaves that to the agent's flags."""
+        self.policies[node] = policy
+        self._write(node)
+
     def take_back_everything(self) -> None:
         self.overrides = {name: {} for name in NAMES}
-        self.manual, self.paused = {}, set()
+        self.manual, self.paused, self.policies = {}, set(), {}
         for node in self.town.nodes:
             self._write(node)
+
+    def offers_everything(self, node: str) -> bool:
+        """Whether what is free there can be had in any way."""
+        return node not in self.paused and not self.policies.get(node)
 
     def wished(self, node: str) -> set[str]:
         """Addresses of GPUs that people have wishes about."""
@@ -77,5 +87,6 @@ class People:
         overrides = [{"device": device, **wish} for device, wish in self.overrides[node].items()]
         manual = self.manual.get(node)
         allocations = [{"name": "by-hand", "devices": [{"device": manual}]}] if manual else []
-        spec = {"overrides": overrides, "manualAllocations": allocations, "paused": node in self.paused}
-        self.town.edit(node, spec)
+        policy = {name: None for name in ("layout", "profiles", "sharedMemory")} | self.policies.get(node, {})
+        wanted = {"overrides": overrides, "manualAllocations": allocations, "policy": policy}
+        self.town.edit(node, {**wanted, "paused": node in self.paused})

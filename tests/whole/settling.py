@@ -90,7 +90,7 @@ def _free(town: Town, claims: list[Object], people: People) -> set[str]:
     """GPUs of any node that nobody has, or had and may not have given back yet, and nobody has wishes about."""
     free: set[str] = set()
     for name, node in town.nodes.items():
-        if name not in people.paused:
+        if people.offers_everything(name):
             used = oracle.taken(name, claims) | {part.gpu for grip in node.judge.grips.values() for part in grip.parts}
             free |= {gpu.address for gpu in SPEC.gpus} - used - people.wished(name)
     return free

@@ -44,6 +44,16 @@ WISHES = st.sampled_from(
     ]
 )
 BY_HAND = st.sampled_from(["", "", FLEX, f"{FLEX}-m2-vf0", f"{PRO}-fs2-vf1", f"{PRO}-shared"])
+POLICIES = st.sampled_from(
+    [
+        {},
+        {},
+        {"layout": "Pinned"},
+        {"layout": "CounterFree"},
+        {"profiles": ["m2", "fs2"]},
+        {"sharedMemory": False},
+    ]
+)
 API_FAULTS = st.sampled_from(
     [Fault.REFUSED, Fault.DROPPED, Fault.LOST, Fault.CONFLICT, Fault.THROTTLED, Fault.INTERNAL, Fault.UNAVAILABLE]
 )
@@ -85,15 +95,39 @@ class AnyOrder(RuleBasedStateMachine):
     def ask(self, use: str, shared: bool) -> None:
         self.people.ask(use, shared=shared)
 
-    @rule(uses=st.lists(st.sampled_from(sorted(USES)), min_size=1, max_size=4), rounds=st.integers(0, 5))
+    @rule(uses=st.lists(st.sampled_from(sorted(USES)), min_size=1, max_size=4), rounds=st.integers(1, 5))
     @precondition(lambda self: len(self.town.pods()) < MOST_PODS)
     def ask_and_go_on(self, uses: list[str], rounds: int) -> None:
         for use in uses:
             self.people.ask(use, shared=False)
         self.go_on(rounds)
 
+    @rule(
+        pick=PICK,
+        use=st.sampled_from(sorted(USES)),
+        what=st.sampled_from(["pod", "pod by force", "claim"]),
+        late=st.booleans(),
+    )
+    def replace(self, pick: int, use: str, what: str, late: bool) -> None:
+        """Somebody's devices are given to somebody else, of whom a ``late`` kubelet hears first."""
+        if what == "claim":
+            self.force_delete_claim(pick)
+        else:
+            self.delete_pod(pick, force=what != "pod")
+        self.people.ask(use, shared=False)
+        for _ in range(3):
+            self.town.decide()
+            for node in self.town.nodes.values():
+                node.agent_round()
+        if not late:
+            self.go_on(1)
+        for node in self.town.nodes.values():
+            for name in sorted(self.people.uses, reverse=True):
+                node.kubelet.sync_pod(name)
+                node.agent_round()
+                node.drivers.look()
+
     @rule(pick=PICK, force=st.booleans())
-    @precondition(lambda self: self.town.pods())
     def delete_pod(self, pick: int, force: bool) -> None:
         pods = self.town.pods()
         names = sorted(name for name in pods if force or not deleting(pods[name]))
@@ -116,6 +150,11 @@ class AnyOrder(RuleBasedStateMachine):
         if node in self.town.nodes:
             self.people.take_by_hand(node, device)
 
+    @rule(node=NODE, policy=POLICIES)
+    def decide(self, node: str, policy: dict[str, object]) -> None:
+        if node in self.town.nodes:
+            self.people.decide(node, policy)
+
     @rule(node=NODE, paused=st.sampled_from([False, True]))
     def pause(self, node: str, paused: bool) -> None:
         if node in self.town.nodes:
@@ -128,6 +167,7 @@ class AnyOrder(RuleBasedStateMachine):
         for _ in range(rounds):
             self.town.round()
             check(self.town)
+            self.town.pass_time(1.1)
 
     @rule(seconds=st.sampled_from([0.3, 1.1, 2.5, 31.0, 130.0]))
     def pass_time(self, seconds: float) -> None:
@@ -216,7 +256,7 @@ TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
     phases=PHASES,
     max_examples=EXAMPLES,
-    stateful_step_count=20,
+    stateful_step_count=30,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     deadline=None,
 )

@@ -104,11 +104,15 @@ class Town:
         replica.hear_nodes()
         replica.work()
 
-    def round(self) -> None:
-        """Everybody has a turn."""
+    def decide(self) -> None:
+        """Those have a turn who are on no node."""
         self.schedule()
         for number in range(len(self.replicas)):
             self.control(number)
+
+    def round(self) -> None:
+        """Everybody has a turn."""
+        self.decide()
         for node in self.nodes.values():
             node.round()
 

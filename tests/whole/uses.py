@@ -25,7 +25,15 @@ USES: Mapping[str, list[Object]] = {
     "vf-big": [_exactly("vf", "vf.gpu.intel.com", capacity={"requests": {"memory": "9Gi"}})],
     "vf-pair": [_exactly("vf", "vf.gpu.intel.com", count=2)],
     "shared": [_exactly("share", "shared.gpu.intel.com", capacity={"requests": {"memory": "3Gi"}})],
-    "monitor": [_exactly("all", "monitor.gpu.intel.com", allocationMode="All", adminAccess=True)],
+    "monitor": [
+        _exactly(
+            "all",
+            "monitor.gpu.intel.com",
+            allocationMode="All",
+            adminAccess=True,
+            tolerations=[{"key": "gpu.intel.com/monitor-only", "operator": "Exists"}],
+        )
+    ],
     "vfio": [_exactly("gpu", "gpu-vfio.intel.com")],
     "either": [
         {
