@@ -80,6 +80,7 @@ def _as_figures(rounds: list[dict[str, float]], what: str) -> Iterator[Figure]:
         share = 100 * statistics.median(between(first, last)) / whole
         yield milliseconds(f"  {name}", between(first, last), note=f"{share:.0f} % of all")
     yield milliseconds(f"Prepare when Ready, whole chain, {what}", [one["prepare"] for one in rounds])
+    yield milliseconds("  asked → mark confirmed in the status file", between("asked", "echoed"))
     yield milliseconds(
         "  asked again (already marked)",
         [one["again"] for one in rounds],
@@ -114,7 +115,9 @@ class _Run:
         time.sleep(_QUIET_SECONDS)  # a kubelet does not ask in the very millisecond
         took |= {
             "allocated": allocated,
+            "asked": time.perf_counter(),
             "prepare": self._call.prepare(uid),
+            "echoed": self._timeline.until([("status file", f"{uid} in use")], PATIENCE)[0],
             "again": self._call.prepare(uid),
             "unprepare": self._call.unprepare(uid),
         }
@@ -169,6 +172,8 @@ def _cdi(roots: Roots) -> list[str]:
 
 def _status(roots: Roots) -> list[str]:
     with contextlib.suppress(FileNotFoundError, FileRefused, StatusError):
-        entries = read_status(Path(roots.status_file)).status.allocations
-        return [one.name for one in entries] + [f"{one.name} {one.phase}" for one in entries]
+        file = read_status(Path(roots.status_file))
+        entries = file.status.allocations
+        phases = [f"{one.name} {one.phase}" for one in entries]
+        return [one.name for one in entries] + phases + [f"{uid} in use" for uid in file.nonces]
     return []

@@ -14,10 +14,11 @@ from kubesim.actors import RECORDED, acting, control_plane
 from kubesim.actors.kubelet import Kubelet
 from kubesim.actors.kubelet.cdi import Edits
 
-CLASSES = REPOSITORY / "deploy/classes/structured.yaml"
-SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+CLASSES = REPOSITORY / "deploy/classes"
 
 _PODS = "/api/v1/namespaces/{}/pods"
+_BETA = {"1.32": "v1beta1", "1.33": "v1beta1"}
+"""Version of resource.k8s.io on servers without v1."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,8 +52,13 @@ class Town:
     """The cluster, its nodes by name, and the controller."""
 
     lab: Lab
+    release: str
     controller: Daemon
     nodes: dict[str, NodeUnderTest] = field(default_factory=dict)
+
+    def resource_api(self, plural: str) -> str:
+        """The path of a list of resource.k8s.io; of one namespace with ``namespaces/NAME/`` before the plural."""
+        return f"/apis/resource.k8s.io/{_BETA.get(self.release, 'v1')}/{plural}"
 
     def phase(self, pod: str, namespace: str = "default") -> str:
         """The pod's phase, "" while it has none, "gone" when there is no such pod."""
@@ -84,8 +90,8 @@ class Town:
         """Wait until every node offers something."""
 
         def missing() -> set[str]:
-            offered = {one["spec"].get("nodeName") for one in self.lab.cluster.get(SLICES)["items"]}
-            return self.nodes.keys() - offered
+            slices = self.lab.cluster.get(self.resource_api("resourceslices"))["items"]
+            return self.nodes.keys() - {one["spec"].get("nodeName") for one in slices}
 
         eventually("offered by all nodes", lambda: None if missing() else True, self.explain)
 
@@ -130,8 +136,9 @@ def running_town(
     """
     timing = RECORDED.scaled(scale)
     with opened(where, release=release) as lab, contextlib.ExitStack() as kubelets:
-        lab.apply(CLASSES.read_text())
-        town = Town(lab=lab, controller=lab.start_controller())
+        classes = "structured-v1beta1.yaml" if release in _BETA else "structured.yaml"
+        lab.apply((CLASSES / classes).read_text())
+        town = Town(lab=lab, release=release, controller=lab.start_controller())
         for node, machine in machines.items():
             simulated = lab.add_node(node, machine)
             root = where / node / "kubelet"

@@ -45,6 +45,10 @@ CHECK_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 """When to try again to write the file: a disk that is full stays so for a while."""
 
+SETTLE_SECONDS = 0.02
+"""How long to wait for more news before telling the API server: an entry's way to Ready is two passes, a few
+milliseconds apart, and pods wait for those, not for the object's status."""
+
 _TIMING = Timing(longest_wait=5.0)
 """One object a node: the API server can bear to be asked again sooner than by those who watch everything."""
 
@@ -149,7 +153,7 @@ class ClusterSide:
         self._events.start()
         wait: float | None = 0.0
         while not self._wakes.closed:
-            self._wakes.wait(wait)
+            self._wakes.wait(wait, settle=SETTLE_SECONDS)
             if not self._wakes.closed:
                 wait = self._step()
         self._slices.stop()

@@ -262,7 +262,7 @@ def test_real_processes(flex170: Bench) -> None:
 
 
 def test_interrupted_it_ends_cleanly(flex170: Bench) -> None:
-    write = gpusim.FaultRule(on=gpusim.Operation.WRITE, path="*/sriov_numvfs", delay=0.5)
+    write = gpusim.FaultRule(on=gpusim.Operation.WRITE, path="*/sriov_numvfs", delay=2.0)
     flex170.machine.add_faults(write)
     with flex170.popen("apply", "-f", flex170.file(TWO_USERS), *SEEN) as process:
         assert process.stdout is not None

@@ -1,5 +1,6 @@
 """Machines and directories that are not as one would like them."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_a_mark_that_cannot_be_read_only_stops_removals(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_written_stops_all_changes(tmp_path: Path) -> None:
     with running(tmp_path, cards(("b60", ONE))) as bench:
         node, record = Node(bench), Path(bench.roots.ownership_file)
-        record.parent.rmdir()
+        shutil.rmtree(record.parent)
         record.parent.write_text("no directory")
         node.want(manifest({"a": [f"{bench.gpu}-fs2-vf0"]}))
         assert not is_ready(node.status)

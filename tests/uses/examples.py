@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import kubesim
 import yaml
 
 from hack.lab.cluster import Result
@@ -19,7 +17,6 @@ EXAMPLES = REPOSITORY / "deploy/examples"
 JsonObject = dict[str, Any]
 
 _PODS = "/api/v1/namespaces/{}/pods"
-_CLAIMS = "/apis/resource.k8s.io/v1/namespaces/{}/resourceclaims"
 
 
 @dataclass(slots=True)
@@ -27,8 +24,6 @@ class Examples:
     """What is applied in a town. Whatever it is, ``tidy`` takes it away."""
 
     town: Town
-    version: str = "v1"
-    """Of resource.k8s.io, where claims are looked at."""
     _applied: list[str] = field(default_factory=list)
 
     # -- kubectl -------------------------------------------------------------------------------------------
@@ -109,7 +104,7 @@ class Examples:
     def claims(self, pod: str, namespace: str = "default") -> list[JsonObject]:
         """The claims that are reserved for a pod."""
         uid = self.pod(pod, namespace)["metadata"]["uid"]
-        path = _CLAIMS.format(namespace).replace("/v1/", f"/{self.version}/")
+        path = self.town.resource_api(f"namespaces/{namespace}/resourceclaims")
         found: list[JsonObject] = self.town.lab.cluster.get(path)["items"]
         return [
             one for one in found if uid in {user["uid"] for user in one.get("status", {}).get("reservedFor", ())}

@@ -11,12 +11,13 @@ from tests.uses.examples import Examples, dri
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
 TWO_ON_ONE_ROOT = ["0000-4d-00-0-0x56c1", "0000-50-00-0-0x56c1"]
+OTHERS_ON_ONE_ROOT = ["0000-29-00-0-0x56c1", "0000-2c-00-0-0x56c1"]
 FLEX_170 = "0000-1a-00-0-0x56c0"
 
 
 @pytest.fixture(name="town", scope="module")
 def fixture_town(where: Path) -> Iterator[Town]:
-    """A card with two GPUs; and eight GPUs of many kinds, each below a root of its own."""
+    """A card with two GPUs; and eight GPUs of many kinds, two of them below one root, one without a driver."""
     with running_town(where, {"node-a": "flex140", "node-b": "mixed"}) as town:
         yield town
 
@@ -28,9 +29,12 @@ def test_two_gpus_on_one_pcie_root(examples: Examples) -> None:
     assert examples.nodes("two-gpus") == dri(0, 1)
     assert len({examples.gpu("node-a", gpu)["pcieRoot"] for gpu in TWO_ON_ONE_ROOT}) == 1
     examples.apply_pod_again("two-gpus-on-one-pcie-root.yaml", "two-gpus", to="next")
-    examples.until_unschedulable("next")  # though node-b has more than two that are free
-    examples.delete_pod("two-gpus")
     examples.until_running("next")
+    assert sorted(examples.given("next")) == OTHERS_ON_ONE_ROOT
+    examples.apply_pod_again("two-gpus-on-one-pcie-root.yaml", "two-gpus", to="third")
+    examples.until_unschedulable("third")  # though many more are free, each below a root of its own
+    examples.delete_pod("two-gpus")
+    examples.until_running("third")
 
 
 def test_gpu_by_family_and_memory(examples: Examples) -> None:
@@ -43,11 +47,13 @@ def test_gpu_by_family_and_memory(examples: Examples) -> None:
 
 
 def test_monitor_of_all_gpus(examples: Examples) -> None:
+    examples.apply("gpu-by-family-and-memory.yaml", "flex-12gi")
     examples.apply("two-gpus-on-one-pcie-root.yaml", "two-gpus")
     examples.apply("monitor.yaml", "monitor", namespace="gpu-monitoring")
-    state = examples.pod("monitor", "gpu-monitoring")
-    print(
-        state["spec"]["nodeName"],
-        examples.nodes("monitor", namespace="gpu-monitoring"),
-        examples.given("monitor", "gpu-monitoring"),
-    )
+    assert examples.pod("monitor", "gpu-monitoring")["spec"]["nodeName"] == "node-a"
+    assert sorted(examples.given("monitor", "gpu-monitoring")) == [f"{gpu}-monitor" for gpu in TWO_ON_ONE_ROOT]
+    seen = examples.nodes("monitor", namespace="gpu-monitoring")
+    assert seen == dri(0, 1) | {"/dev/mei0", "/dev/mei1"}
+    assert examples.nodes("two-gpus") == dri(0, 1)
+    examples.delete("monitor.yaml")
+    assert examples.given("two-gpus") == TWO_ON_ONE_ROOT

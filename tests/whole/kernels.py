@@ -1,6 +1,6 @@
 """Several simulated kernels in one process: the product's reads and writes go to the one whose files they name.
 
-Everything that is changed passes the watch of its machine, where it can be judged, and where an agent can be killed
+Everything that is changed passes the watch of its machine: there it can be judged, and an agent can be killed
 between any two changes.
 """
 

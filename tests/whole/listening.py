@@ -1,4 +1,4 @@
-"""The product's reflectors without their threads: they list when a test has them hear, and are behind until then."""
+"""The product's reflectors without their threads: they list when told to hear, and are behind until then."""
 
 from collections import defaultdict
 from collections.abc import Iterator

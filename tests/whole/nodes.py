@@ -15,6 +15,7 @@ from state.actions import GpuAction
 from state.ids import DeviceName
 from state.observed import PfSeen
 from state.records import Ownership
+from tests.engine import hardware
 from tests.engine.machines import Bench, Time
 from tests.model.faces import Change, Watch
 from tests.model.judge import Judge, Part, Wrong, nodes_in
@@ -131,9 +132,7 @@ class WholeNode:
         self.judge.busy = set()
         self.judge.paused = False
         self._dead, self._kill_in = False, None
-        return AgentProcess(
-            self.name, self.bench, self._cluster, self._ears, began=self._began, tick=self._tick
-        )
+        return AgentProcess(self.name, self.bench, self._cluster, self._ears, began=self._began, tick=self._tick)
 
     @contextlib.contextmanager
     def _acting(self) -> Iterator[None]:
@@ -148,9 +147,10 @@ class WholeNode:
 
     def _take_in(self) -> None:
         """The judge knows what the file says that the agent is about to read."""
-        if not self.bench.file.exists():
+        try:
+            spec = json.loads(self.bench.file.read_bytes()).get("spec", {})
+        except (FileNotFoundError, json.JSONDecodeError):
             return
-        spec = json.loads(self.bench.file.read_bytes()).get("spec", {})
         self.judge.synced = True
         self.judge.paused = spec.get("paused", False)
         self.judge.confirmed = spec.get("withdrawalsConfirmed", {})
@@ -230,7 +230,32 @@ class WholeNode:
 
     def stop_faults(self) -> None:
         self.bench.machine.clear_faults()
+        self.plug()
         self._kill_in = None
+
+    def damage_file(self, content: str | None) -> None:
+        """Somebody meddles with the desired-state file, or removes it."""
+        if content is None:
+            self.bench.file.unlink(missing_ok=True)
+        else:
+            self.bench.file.write_text(content)
+
+    def unplug(self, gpu: str) -> None:
+        """A GPU is gone that nobody uses just now; its driver has died, for example."""
+        machine = self.bench.machine
+        used = any(part.gpu == gpu for grip in self.judge.grips.values() for part in grip.parts)
+        if machine.sysfs.exists(hardware.pf(gpu)) and not used:
+            machine.unplug(gpu)
+            self.judge.ready = {
+                key: grip for key, grip in self.judge.ready.items() if all(part.gpu != gpu for part in grip.parts)
+            }
+
+    def plug(self) -> None:
+        """All GPUs are there again."""
+        machine = self.bench.machine
+        for gpu in machine.spec.gpus:
+            if not machine.sysfs.exists(hardware.pf(gpu.address)):
+                machine.plug(gpu.address)
 
     def reboot(self) -> None:
         """Power off and on: containers and marks are gone, VFs and /run too."""

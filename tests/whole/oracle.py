@@ -1,4 +1,4 @@
-"""What could be had all at once, and what there is room for: by what the hardware is, and nothing of the product."""
+"""What could be had all at once, and what there is room for: by what the hardware is, not by the product."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from kubesim.values import Object, at, objects
 from state.ids import PciAddress, device_name
 from tests.engine.machines import TABLES
 from tests.model.judge import Part
-from tests.model.rules import SPEC
+from tests.model.world import SPEC
 from tests.slices.hardware import Gpu, clashes
 from tests.slices.scheduler import Claim, amount
 

@@ -21,7 +21,6 @@ class People:
     """By node, the device that somebody took by hand."""
     paused: set[str] = field(default_factory=set)
     policies: dict[str, Object] = field(default_factory=dict)
-    force_deleted_claims: bool = False
 
     def ask(self, use: str, *, shared: bool) -> None:
         """A pod; if it is ``shared``, two of them with one claim, made beforehand."""
@@ -33,13 +32,19 @@ class People:
         for name in (f"p{number}", f"p{number + 1}"):
             self._create(name, use, uses.pod(name, claim=f"c{number}"))
 
+    def ask_again(self, claim: str) -> None:
+        """A pod for a claim that is there, whoever else has it or had it before."""
+        made_for = claim.replace("c", "p", 1)
+        if made_for in self.uses:
+            name = f"p{len(self.uses)}"
+            self._create(name, self.uses[made_for], uses.pod(name, claim=claim))
+
     def _create(self, name: str, use: str, pod: Object) -> None:
         self.town.cluster.create(PODS, pod)
         self.uses[name] = use
 
     def force_delete_claim(self, name: str) -> None:
         """Somebody takes away the finalizers of a claim, and it."""
-        self.force_deleted_claims = True
         self.town.cluster.merge(f"{CLAIMS}/{name}", {"metadata": {"finalizers": None}})
         try:
             self.town.cluster.delete(f"{CLAIMS}/{name}")
@@ -68,10 +73,20 @@ class People:
         self.policies[node] = policy
         self._write(node)
 
+    def lose_node_state(self, node: str) -> None:
+        """Somebody deletes the GpuNodeState, and all wishes with it."""
+        self.forget(node)
+        self.town.lose_node_state(node)
+
+    def forget(self, node: str) -> None:
+        self.overrides[node] = {}
+        self.manual.pop(node, None)
+        self.policies.pop(node, None)
+        self.paused.discard(node)
+
     def take_back_everything(self) -> None:
-        self.overrides = {name: {} for name in NAMES}
-        self.manual, self.paused, self.policies = {}, set(), {}
         for node in self.town.nodes:
+            self.forget(node)
             self._write(node)
 
     def offers_everything(self, node: str) -> bool:
@@ -87,6 +102,6 @@ class People:
         overrides = [{"device": device, **wish} for device, wish in self.overrides[node].items()]
         manual = self.manual.get(node)
         allocations = [{"name": "by-hand", "devices": [{"device": manual}]}] if manual else []
-        policy = {name: None for name in ("layout", "profiles", "sharedMemory")} | self.policies.get(node, {})
+        policy = dict.fromkeys(("layout", "profiles", "sharedMemory")) | self.policies.get(node, {})
         wanted = {"overrides": overrides, "manualAllocations": allocations, "policy": policy}
         self.town.edit(node, {**wanted, "paused": node in self.paused})

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from kubesim.actors.kubelet import messages
 from kubesim.actors.kubelet.messages import ClaimName
 from kubesim.actors.kubelet.plugins import NotRegistered
-from plugin.agent_status import AgentStatus
+from plugin.agent_status import AgentStatus, Seen
 from plugin.claims import Answer, Prepared
 from plugin.clock import Clock
 from plugin.confirming import Node
@@ -30,7 +30,7 @@ class PluginProcess:
         sweep_temporaries(places.marks_dir)
         self._places = places
         self._sign = RegisteredSign(places.registered_lock(DRIVER), owner=node)
-        self._status = AgentStatus(places.status_file, lambda seen: self._preparations.status_changed(seen))
+        self._status = AgentStatus(places.status_file, self._changed)
         self._preparations = Preparations(
             Node(pool=node, boot_id=places.boot_id_file.read_text().strip()),
             Marks(places.marks_dir),
@@ -44,6 +44,9 @@ class PluginProcess:
         self._status.refresh()
         if not self._sign.shown and self._places.server_file.exists() and self._status.seen is not None:
             self._sign.show()
+
+    def _changed(self, seen: Seen) -> None:
+        self._preparations.status_changed(seen)
 
     @property
     def registered(self) -> bool:

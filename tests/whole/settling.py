@@ -1,6 +1,7 @@
 """What must be true of a cluster at any time, of one that has come to rest, and after everybody has left."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from kubesim.actors.api import deleting
@@ -9,7 +10,7 @@ from kubesim.values import Object, at
 from reconciler.node.record_files import read_marks
 from tests.engine.hardware import assert_pristine
 from tests.model.judge import Wrong
-from tests.model.rules import SPEC
+from tests.model.world import SPEC
 from tests.whole import oracle
 from tests.whole.people import People
 from tests.whole.towns import CLAIMS, Town
@@ -52,8 +53,8 @@ def everybody_leaves(town: Town, people: People) -> None:
         assert_pristine(node.bench)
 
 
-def _rest(town: Town, why_not: object) -> list[str]:
-    assert callable(why_not)
+def _rest(town: Town, why_not: Callable[[], list[str]]) -> list[str]:
+    """Why there is no rest; empty if there is. Nothing goes wrong any more."""
     town.stop_faults()
     quiet = 0
     for seconds in WAITS:
@@ -65,8 +66,7 @@ def _rest(town: Town, why_not: object) -> list[str]:
             return []
         town.pass_time(seconds)
         check(town)
-    found: list[str] = why_not()
-    return found
+    return why_not()
 
 
 def _why_not_settled(town: Town, people: People) -> list[str]:
@@ -91,8 +91,9 @@ def _free(town: Town, claims: list[Object], people: People) -> set[str]:
     free: set[str] = set()
     for name, node in town.nodes.items():
         if people.offers_everything(name):
-            used = oracle.taken(name, claims) | {part.gpu for grip in node.judge.grips.values() for part in grip.parts}
-            free |= {gpu.address for gpu in SPEC.gpus} - used - people.wished(name)
+            in_use = {part.gpu for grip in node.judge.grips.values() for part in grip.parts}
+            used = oracle.taken(name, claims) | in_use | people.wished(name)
+            free |= {gpu.address for gpu in SPEC.gpus} - used
     return free
 
 
@@ -100,18 +101,29 @@ def _has_claims(pod: Object, claims: list[Object]) -> bool:
     """Its claims are there, and it waits for no device of theirs that is somewhere else."""
     named = {claim["metadata"]["name"]: claim for claim in claims}
     return all(
-        name in named and not deleting(named[name]) and at(named[name], "status", "allocation") is None
+        name in named and not deleting(named[name]) and _allocation(named[name]) is None
         for _, name in claim_names(pod)
         if name is not None
     )
 
 
-def _excused(name: str, node: str, pods: dict[str, Object], town: Town, people: People) -> bool:
-    """Whether people are in the way of a pod on its node, or what looks on needs what passing through takes away."""
-    if node in people.paused or people.wished(node) or people.force_deleted_claims:
+def _excused(pod: str, node: str, pods: dict[str, Object], town: Town, people: People) -> bool:
+    """Whether people are in its way, or one who looks on needs what passing through takes away."""
+    if node in people.paused or people.wished(node):
         return True
-    uses = {people.uses[other] for other, pod in pods.items() if pod["spec"].get("nodeName") == node}
+    claims = {claim["metadata"]["name"]: claim for claim in town.cluster.get(CLAIMS)["items"]}
+    if any(name not in claims or _allocation(claims[name]) is None for _, name in claim_names(pods[pod])):
+        return True  # somebody has taken it away by force
+    known = {f"claim-{claim['metadata']['uid']}" for claim in claims.values()}
+    if town.nodes[node].judge.grips.keys() - known:
+        return True  # from a container that runs on, and may have what this one was given since
+    uses = {people.uses[name] for name, each in pods.items() if each["spec"].get("nodeName") == node}
     return {"vfio", "monitor"} <= uses
+
+
+def _allocation(claim: Object) -> Object | None:
+    found: Object | None = at(claim, "status", "allocation")
+    return found
 
 
 def _left(town: Town) -> list[str]:
@@ -122,7 +134,7 @@ def _left(town: Town) -> list[str]:
         left += [f"{name}: entry {each['name']}" for each in at(state, "spec", "allocations") or ()]
         left += [f"{name}: {each['name']} {each['phase']}" for each in at(state, "status", "allocations") or ()]
         left += [f"{name}: {each}" for each in at(state, "status", "plan", "blocked") or ()]
-        marks = read_marks(node.bench.roots.marks_dir)
+        marks = read_marks(Path(node.bench.roots.marks_dir))
         left += [f"{name}: mark {uid}" for uid in marks] if isinstance(marks, dict) else [f"{name}: {marks}"]
         held = Path(node.bench.roots.held_file)
         claims = json.loads(held.read_bytes())["claims"] if held.exists() else ()

@@ -57,15 +57,18 @@ POLICIES = st.sampled_from(
 API_FAULTS = st.sampled_from(
     [Fault.REFUSED, Fault.DROPPED, Fault.LOST, Fault.CONFLICT, Fault.THROTTLED, Fault.INTERNAL, Fault.UNAVAILABLE]
 )
+MISFORTUNES = (
+    *("agent", "plugin", "kubelet", "machine", "machine", "slices", "object", "file", "no file"),
+    *("plug", *sorted(GPUS)),
+)
 WHERE = st.sampled_from(["", "gpunodestates", "resourceslices", "resourceclaims"])
 
 
 class AnyOrder(RuleBasedStateMachine):
     """Two nodes with two GPUs each, and everybody who has to do with them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.town: Town | None = None
+    town: Town
+    people: People
 
     @initialize(replicas=st.sampled_from([1, 1, 2]), nodes=st.sampled_from([1, 1, 2]))
     def begin(self, replicas: int, nodes: int) -> None:
@@ -76,7 +79,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.town.pass_time(1.1)
 
     def teardown(self) -> None:
-        if self.town is None:
+        if not hasattr(self, "town"):
             return
         try:
             everybody_leaves(self.town, self.people)
@@ -85,8 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def all_is_well(self) -> None:
-        if self.town is not None:
-            check(self.town)
+        check(self.town)
 
     # -- people --------------------------------------------------------------------------------------------
 
@@ -139,6 +141,13 @@ class AnyOrder(RuleBasedStateMachine):
         claims = self.town.cluster.get(CLAIMS)["items"]
         if claims:
             self.people.force_delete_claim(claims[pick % len(claims)]["metadata"]["name"])
+
+    @rule(pick=PICK)
+    @precondition(lambda self: len(self.town.pods()) < MOST_PODS)
+    def ask_again(self, pick: int) -> None:
+        claims = [claim["metadata"]["name"] for claim in self.town.cluster.get(CLAIMS)["items"]]
+        if claims:
+            self.people.ask_again(claims[pick % len(claims)])
 
     @rule(node=NODE, wish=WISHES)
     def override(self, node: str, wish: tuple[str, dict[str, object] | None]) -> None:
@@ -227,8 +236,8 @@ class AnyOrder(RuleBasedStateMachine):
         if node in self.town.nodes:
             self.town.nodes[node].kill_after(writes)
 
-    @rule(node=NODE, what=st.sampled_from(["agent", "plugin", "kubelet", "machine", "slices"]))
-    def restart(self, node: str, what: str) -> None:
+    @rule(node=NODE, what=st.sampled_from(MISFORTUNES))
+    def misfortune(self, node: str, what: str) -> None:
         there = self.town.nodes.get(node)
         if there is None:
             return
@@ -240,8 +249,18 @@ class AnyOrder(RuleBasedStateMachine):
             there.kubelet.restart()
         elif what == "machine":
             there.reboot()
-        else:
+        elif what == "slices":
             self.town.wipe_slices(node)
+        elif what == "object":
+            self.people.lose_node_state(node)
+        elif what == "file":
+            there.damage_file("spec: [this is no manifest")
+        elif what == "no file":
+            there.damage_file(None)
+        elif what == "plug":
+            there.plug()
+        else:
+            there.unplug(what)
 
     @rule(number=st.integers(0, 1))
     def restart_controller(self, number: int) -> None:

@@ -17,7 +17,7 @@ from kubesim.values import Object, at
 from reconciler.node.own_object import path_of
 from tests.engine.machines import Time
 from tests.model.judge import Wrong
-from tests.model.rules import SPEC
+from tests.model.world import SPEC
 from tests.whole import uses
 from tests.whole.kernels import Kernels
 from tests.whole.listening import Ears
@@ -64,9 +64,7 @@ class Town:
         self._closing.enter_context(ears.listening())
         self.actors = (ClaimController(self.cluster), Scheduler(self.cluster), TaintEviction(self.cluster))
         self._actors_due: float | None = None
-        self.replicas = [
-            Replica(self.cluster, self.time, leading=number == 0) for number in range(replicas)
-        ]
+        self.replicas = [Replica(self.cluster, self.time, leading=number == 0) for number in range(replicas)]
         self.nodes: dict[str, WholeNode] = {}
         for name in NAMES[:nodes]:
             self.cluster.create("/api/v1/nodes", {"metadata": {"name": name}})
@@ -86,9 +84,7 @@ class Town:
                 self.cluster.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", each)
         self.cluster.merge("/api/v1/namespaces/default", {"metadata": {"labels": {ADMIN_LABEL: "true"}}})
         for use in uses.USES:
-            self.cluster.create(
-                f"{uses.API}/namespaces/default/resourceclaimtemplates", uses.template(use)
-            )
+            self.cluster.create(f"{uses.API}/namespaces/default/resourceclaimtemplates", uses.template(use))
 
     # -- turns ---------------------------------------------------------------------------------------------
 
@@ -166,6 +162,13 @@ class Town:
             if each["spec"].get("nodeName") == name:
                 self.cluster.delete(f"{SLICES}/{each['metadata']['name']}")
 
+    def lose_node_state(self, name: str) -> None:
+        try:
+            self.cluster.delete(path_of(name))
+        except Refusal as refusal:
+            if refusal.code != 404:
+                raise
+
     # -- people --------------------------------------------------------------------------------------------
 
     def pods(self) -> dict[str, Object]:
@@ -180,8 +183,11 @@ class Town:
 
     def edit(self, node: str, spec: Object) -> None:
         """People change a GpuNodeState, if there is one."""
-        with contextlib.suppress(Refusal):
+        try:
             self.cluster.merge(path_of(node), {"spec": spec})
+        except Refusal as refusal:
+            if refusal.code != 404:
+                raise
 
     def node_state(self, node: str) -> Object:
         found: Object = self.cluster.get(path_of(node))
