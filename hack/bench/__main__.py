@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpusim import fuse_face
-from hack.bench import controller, daemon, kubelet, layouts, machines, passes
+from hack.bench import cluster, controller, daemon, kubelet, layouts, machines, passes
 from hack.bench.figures import MISSED, Figure, as_json, as_table
 
-PARTS = ("passes", "fuse", "daemon", "layouts", "idle", "commands", "controller", "plugin")
+PARTS = (
+    *("passes", "fuse", "daemon", "layouts", "idle", "commands"),
+    *("controller", "plugin"),
+    *("hops", "hops-fuse", "pods", "vfs"),
+)
+_OVER_FUSE = {"hops-fuse": "hops", "pods": "pods", "vfs": "vfs"}
+_NEED_MOUNTS = {"fuse", "layouts", *_OVER_FUSE}
+_ON_FULL_MACHINE = {"passes", "fuse", "daemon", "idle", "commands"}
 
 
 def main() -> int:
@@ -43,17 +50,24 @@ def main() -> int:
 
 def _measure(chosen: frozenset[str], where: Path, more: int, idle_seconds: float) -> Iterator[Figure]:
     mounts = fuse_face.unavailable() is None and os.geteuid() == 0
-    if not mounts and chosen & {"fuse", "layouts"}:
-        print("fuse and layouts need root and FUSE: left out", file=sys.stderr)
+    if not mounts and chosen & _NEED_MOUNTS:
+        print(
+            f"root and FUSE are needed, so left out: {', '.join(sorted(chosen & _NEED_MOUNTS))}", file=sys.stderr
+        )
+        chosen -= _NEED_MOUNTS
     if "controller" in chosen:
         for nodes in (500, 5000):
             yield from controller.in_a_cluster(where / f"controller-{nodes}", nodes=nodes, changes=100 * more)
-    if chosen - {"layouts", "controller", "plugin"}:
-        yield from _on_full_machine(chosen if mounts else chosen - {"fuse"}, where, more, idle_seconds)
-    if mounts and "layouts" in chosen:
+    if chosen & _ON_FULL_MACHINE:
+        yield from _on_full_machine(chosen, where, more, idle_seconds)
+    if "layouts" in chosen:
         yield from layouts.layout_changes(where / "layouts", times=2 * more)
     if "plugin" in chosen:
         yield from kubelet.figures(more=more)
+    if "hops" in chosen:
+        yield from cluster.on_a_plain_tree(where / "hops", times=100 * more)
+    parts = tuple(inside for part, inside in _OVER_FUSE.items() if part in chosen)
+    yield from cluster.over_fuse(where / "cluster", parts, more=more, idle_seconds=idle_seconds)
 
 
 def _on_full_machine(chosen: frozenset[str], where: Path, more: int, idle_seconds: float) -> Iterator[Figure]:

@@ -87,8 +87,10 @@ def _vfs(staff: Staff, *, times: int) -> Iterator[Figure]:
     staff.start_agent()
     staff.start_plugin()
     client = staff.client()
-    spec = objects.claim_spec("vf.gpu.intel.com", selector=f'device.attributes["gpu.intel.com"].profile == "m{VFS}"')
-    with cluster_pods.seen(client, NODE) as cluster:
+    spec = objects.claim_spec(
+        "vf.gpu.intel.com", selector=f'device.attributes["gpu.intel.com"].profile == "m{VFS}"'
+    )
+    with cluster_pods.seen(client, NODE, cluster_pods.NAMESPACE) as cluster:
         cluster_pods.until_slices(client)
         cluster.add_template("vf", spec)
         rounds = []

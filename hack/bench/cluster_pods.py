@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from hack.bench import objects
 from hack.bench.figures import Figure, milliseconds
 from hack.bench.staff import NODE, PATIENCE, Staff, until
-from hack.bench.timeline import Timeline, followed
+from hack.bench.timeline import JsonObject, Timeline, followed
 from reconciler.node.status_file import read_status
 from reconciler.runtime.kube.client import KubeClient
 
@@ -33,23 +33,25 @@ _HOPS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Cluster:
-    """A cluster to make pods in, and what is seen of it."""
+    """A cluster to make pods in, all in one namespace, and what is seen of it."""
 
     client: KubeClient
     timeline: Timeline
     node: str
+    namespace: str
+    look: objects.Look = field(default_factory=objects.Look)
 
-    def add_template(self, name: str, spec: objects.JsonObject) -> None:
-        self.client.create(objects.templates_path(NAMESPACE), objects.template(name, spec))
+    def add_template(self, name: str, spec: JsonObject) -> None:
+        self.client.create(objects.templates_path(self.namespace), objects.template(name, spec))
 
     def run_pods(self, names: list[str], template: str | None) -> list[dict[str, float]]:
         """Create pods as fast as possible, and wait until all run; then when each came how far."""
         created = {}
         for name in names:
             created[name] = time.perf_counter()
-            self.client.create(objects.pods_path(NAMESPACE), objects.pod(name, template))
+            self.client.create(objects.pods_path(self.namespace), objects.pod(name, template, self.look))
         self.timeline.until([(f"pod {name}", "Running") for name in names], PATIENCE)
         return [self._times(name, created[name], template is not None) for name in names]
 
@@ -57,7 +59,7 @@ class Cluster:
         """And wait until they, their claims and the node's entries are gone."""
         claims = [self.claim_of(name) for name in names if self._has_claim(name)]
         for name in names:
-            self.client.delete(f"{objects.pods_path(NAMESPACE)}/{name}")
+            self.client.delete(f"{objects.pods_path(self.namespace)}/{name}")
         gone = [(f"pod {name}", "there") for name in names] + [(f"claim {claim}", "there") for claim in claims]
         gone += [(f"{where} {self.node}", claim) for claim in claims for where in ("spec", "status")]
         self.timeline.until_not(gone, PATIENCE)
@@ -86,7 +88,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def seen(client: KubeClient, node: str, namespace: str = NAMESPACE) -> Iterator[Cluster]:
+def seen(client: KubeClient, node: str, namespace: str) -> Iterator[Cluster]:
     """Watch pods, claims and the node's object while the context lasts."""
     timeline = Timeline()
     with contextlib.ExitStack() as closing:
@@ -96,14 +98,14 @@ def seen(client: KubeClient, node: str, namespace: str = NAMESPACE) -> Iterator[
             (objects.NODE_STATES, objects.facts_of_node_state),
         ):
             closing.enter_context(followed(client, path, timeline, facts))
-        yield Cluster(client=client, timeline=timeline, node=node)
+        yield Cluster(client=client, timeline=timeline, node=node, namespace=namespace)
 
 
 def figures(staff: Staff, *, more: int, idle_seconds: float) -> Iterator[Figure]:
     """Starts, pods, memory, processor time and ends."""
     staff.start_cluster(actors=True)
     client = staff.client()
-    with contextlib.closing(client), seen(client, NODE) as cluster:
+    with contextlib.closing(client), seen(client, NODE, NAMESPACE) as cluster:
         yield from _started(staff, client)
         cluster.add_template("shared", objects.claim_spec("shared.gpu.intel.com", memory="512Mi"))
         cluster.add_template("whole", objects.claim_spec("gpu.intel.com"))
@@ -147,7 +149,6 @@ def burst(
             yield milliseconds(f"  {name}", took, note=f"{100 * statistics.median(took) / median:.0f} %")
 
 
-
 def until_slices(client: KubeClient) -> None:
     """Wait until the node offers something."""
     until(lambda: b'"nodeName"' in client.get(f"{objects.RESOURCE}/resourceslices"), "slices")
@@ -179,9 +180,7 @@ def _started(staff: Staff, client: KubeClient) -> Iterator[Figure]:
     until(staff.places.server_file.exists, "what the API server is like")
     began = time.perf_counter()
     staff.start_plugin()
-    yield milliseconds(
-        "plugin: start → sockets", [staff.until_plugin_serves() - began], budget=START_BUDGET_MS
-    )
+    yield milliseconds("plugin: start → sockets", [staff.until_plugin_serves() - began], budget=START_BUDGET_MS)
     until_slices(client)
     yield milliseconds("start of the node agent → slices visible", [time.perf_counter() - agent])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from hack.bench.timeline import Facts, JsonObject
 
@@ -11,7 +12,15 @@ NODE_STATES = "/apis/gpu.dra.intel.com/v1alpha1/gpunodestates"
 RESOURCE = "/apis/resource.k8s.io/v1"
 LABEL = "gpu-bench"
 
-_IMAGE = "registry.k8s.io/pause:3.10"
+IMAGE = "registry.k8s.io/pause:3.10"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What pods run, and the node that they are sent to, if any, by a selector: they are for the scheduler."""
+
+    image: str = IMAGE
+    node: str = ""
 
 
 def claims_path(namespace: str) -> str:
@@ -44,14 +53,16 @@ def template(name: str, spec: JsonObject) -> bytes:
     return _encode("resource.k8s.io/v1", "ResourceClaimTemplate", name, {"spec": {"spec": spec}})
 
 
-def pod(name: str, template_name: str | None) -> bytes:
+def pod(name: str, template_name: str | None, look: Look) -> bytes:
     """A pod that does nothing, with a claim of its own if a template is named."""
-    container: JsonObject = {"name": "main", "image": _IMAGE}
+    container: JsonObject = {"name": "main", "image": look.image}
     spec: JsonObject = {
         "containers": [container],
         "terminationGracePeriodSeconds": 0,
         "automountServiceAccountToken": False,
     }
+    if look.node:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": look.node}
     if template_name is not None:
         spec["resourceClaims"] = [{"name": "gpu", "resourceClaimTemplateName": template_name}]
         container["resources"] = {"claims": [{"name": "gpu"}]}
@@ -93,7 +104,11 @@ def facts_of_node_state(state: JsonObject, there: bool) -> Facts:
     # The status names claims by UID; one that has left the spec is none that is waited for.
     phases = [f"{names.get(one['name'], one['name'])} {one['phase']}" for one in entries]
     listed = [str(names.get(one["name"], one["name"])) for one in entries]
-    return {f"spec {node}": list(names.values()), f"status {node}": phases + listed}
+    return {
+        f"node {node}": ["there"] if there else [],
+        f"spec {node}": list(names.values()),
+        f"status {node}": phases + listed,
+    }
 
 
 def _encode(version: str, kind: str, name: str, more: JsonObject) -> bytes:

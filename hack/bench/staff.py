@@ -77,7 +77,7 @@ class Staff:
 
     def until_plugin_serves(self) -> float:
         """The moment at which its sockets are there."""
-        return until(lambda: (self.places.registry_dir / f"{DRIVER}-reg.sock").exists(), "the plugin's socket")
+        return until((self.places.registry_dir / f"{DRIVER}-reg.sock").exists, "the plugin's socket")
 
     def end(self, name: str) -> float:
         """Seconds from SIGTERM until it is gone. Raises RuntimeError if it didn't end well."""

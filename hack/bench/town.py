@@ -1,4 +1,4 @@
-"""The simulated cluster in a process of its own: API server, and if asked for the scheduler and one node's kubelet.
+"""The simulated cluster in a process of its own: API server, and if asked for a scheduler and one node's kubelet.
 
 What it does takes processor time that a real cluster would spend elsewhere; it must not be that of the driver's
 processes, nor of whoever measures.
@@ -33,7 +33,8 @@ def main() -> int:
     cluster = kubesim.Cluster("1.36")
     for file in options.apply:
         cluster.load(file.read_text())
-    cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": options.node}})
+    metadata = {"name": options.node, "labels": {"kubernetes.io/hostname": options.node}}
+    cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
     options.where.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as closing:
         served = closing.enter_context(kubesim.serving(cluster, options.where))

@@ -10,10 +10,10 @@ import gpusim
 from gpusim.model.nodes import CharacterDevice
 from kubesim import Cluster
 from plugin.places import Places
-from reconciler.node.record_files import read_ownership
+from reconciler.node.record_files import read_marks, read_ownership
 from state.actions import GpuAction
 from state.ids import DeviceName
-from state.observed import PfSeen
+from state.observed import PfSeen, Unreadable
 from state.records import Ownership
 from tests.engine import hardware
 from tests.engine.machines import Bench, Time
@@ -39,6 +39,7 @@ class WholeNode:
         time: Time,
         kernels: Kernels,
         ears: Ears,
+        patience: float,
     ) -> None:
         self.name, self._cluster, self._ears = name, cluster, ears
         os.makedirs(where / "sys")
@@ -57,7 +58,7 @@ class WholeNode:
             run=Path(self.bench.roots.run), kubelet=where / "kubelet", procfs=Path(self.bench.roots.procfs)
         )
         self._places.kubelet.mkdir()
-        self.drivers = Drivers(name, self._places, time)
+        self.drivers = Drivers(name, self._places, time, patience)
         self.kubelet = HandKubelet(
             name,
             cluster,
@@ -187,6 +188,12 @@ class WholeNode:
     def ownership(self) -> Ownership:
         record = read_ownership(Path(self.bench.roots.ownership_file))
         return record if isinstance(record, Ownership) else Ownership()
+
+    def marks(self) -> set[str]:
+        """Claims that the plugin has marked as in use."""
+        marks = read_marks(Path(self.bench.roots.marks_dir))
+        assert not isinstance(marks, Unreadable), marks
+        return set(marks)
 
     # -- containers ----------------------------------------------------------------------------------------
 

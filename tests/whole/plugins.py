@@ -1,12 +1,17 @@
-"""The kubelet plugin without gRPC: what it does for calls, on a clock that stands still while it waits."""
+"""The kubelet plugin without gRPC: what it does for calls. While one waits, the rest of the world goes on."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+
+import pytest
 
 from kubesim.actors.kubelet import messages
 from kubesim.actors.kubelet.messages import ClaimName
 from kubesim.actors.kubelet.plugins import NotRegistered
+from plugin import in_flight
 from plugin.agent_status import AgentStatus, Seen
 from plugin.claims import Answer, Prepared
 from plugin.clock import Clock
@@ -21,10 +26,40 @@ from tests.engine.machines import Time
 DRIVER = "gpu.intel.com"
 
 
-class PluginProcess:
-    """A plugin from start to death. Calls never wait: the kubelet has to ask again, as after a deadline."""
+class Waiting:
+    """Stands in for `threading` where calls wait: whoever waits has ``meanwhile`` happen instead."""
 
-    def __init__(self, node: str, places: Places, time: Time, nonces: Iterator[int]) -> None:
+    Condition = threading.Condition
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(in_flight, "threading", self)
+            yield
+
+    def Event(self) -> "_Stirred":
+        return _Stirred(self._meanwhile)
+
+
+class _Stirred(threading.Event):
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set():
+            self._meanwhile()
+        return self.is_set()
+
+
+class PluginProcess:
+    """A plugin from start to death. Calls have ``patience``: with none the kubelet always has to ask again."""
+
+    def __init__(self, node: str, places: Places, time: Time, nonces: Iterator[int], patience: float) -> None:
+        self._patience = patience
         for directory in (places.status_dir, places.marks_dir, places.lock_dir):
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         sweep_temporaries(places.marks_dir)
@@ -56,7 +91,7 @@ class PluginProcess:
         self._sign.hide()
 
     def prepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, messages.Prepared]:
-        answers = self._preparations.prepare(_uids(claims), "v1", 0.0)
+        answers = self._preparations.prepare(_uids(claims), "v1", self._patience)
         return {uid: _told(answer) for uid, answer in answers.items()}
 
     def unprepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, str]:
@@ -66,8 +101,8 @@ class PluginProcess:
 class Drivers:
     """The kubelet's knowledge of plugins: at most the one."""
 
-    def __init__(self, node: str, places: Places, time: Time) -> None:
-        self._node, self._places, self._time = node, places, time
+    def __init__(self, node: str, places: Places, time: Time, patience: float) -> None:
+        self._node, self._places, self._time, self._patience = node, places, time, patience
         self._nonces = itertools.count(1)
         self.process = self._start()
 
@@ -85,7 +120,7 @@ class Drivers:
         self.process = self._start()
 
     def _start(self) -> PluginProcess:
-        return PluginProcess(self._node, self._places, self._time, self._nonces)
+        return PluginProcess(self._node, self._places, self._time, self._nonces, self._patience)
 
 
 def _uids(claims: Iterable[ClaimName]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from kubesim.actors.api import deleting
 from kubesim.actors.reservations import claim_names
 from kubesim.values import Object, at
-from reconciler.node.record_files import read_marks
 from tests.engine.hardware import assert_pristine
 from tests.model.judge import Wrong
 from tests.model.world import SPEC
@@ -114,9 +113,9 @@ def _excused(pod: str, node: str, pods: dict[str, Object], town: Town, people: P
     claims = {claim["metadata"]["name"]: claim for claim in town.cluster.get(CLAIMS)["items"]}
     if any(name not in claims or _allocation(claims[name]) is None for _, name in claim_names(pods[pod])):
         return True  # somebody has taken it away by force
-    known = {f"claim-{claim['metadata']['uid']}" for claim in claims.values()}
-    if town.nodes[node].judge.grips.keys() - known:
-        return True  # from a container that runs on, and may have what this one was given since
+    known = {claim["metadata"]["uid"] for claim in claims.values()}
+    if town.nodes[node].marks() - known:
+        return True  # from a pod that is still there, and may hold what this one was given since
     uses = {people.uses[name] for name, each in pods.items() if each["spec"].get("nodeName") == node}
     return {"vfio", "monitor"} <= uses
 
@@ -134,8 +133,7 @@ def _left(town: Town) -> list[str]:
         left += [f"{name}: entry {each['name']}" for each in at(state, "spec", "allocations") or ()]
         left += [f"{name}: {each['name']} {each['phase']}" for each in at(state, "status", "allocations") or ()]
         left += [f"{name}: {each}" for each in at(state, "status", "plan", "blocked") or ()]
-        marks = read_marks(Path(node.bench.roots.marks_dir))
-        left += [f"{name}: mark {uid}" for uid in marks] if isinstance(marks, dict) else [f"{name}: {marks}"]
+        left += [f"{name}: mark {uid}" for uid in node.marks()]
         held = Path(node.bench.roots.held_file)
         claims = json.loads(held.read_bytes())["claims"] if held.exists() else ()
         left += [f"{name}: held {uid}" for uid in claims]

@@ -70,9 +70,11 @@ class AnyOrder(RuleBasedStateMachine):
     town: Town
     people: People
 
-    @initialize(replicas=st.sampled_from([1, 1, 2]), nodes=st.sampled_from([1, 1, 2]))
-    def begin(self, replicas: int, nodes: int) -> None:
-        self.town = Town(replicas=replicas, nodes=nodes)
+    @initialize(
+        replicas=st.sampled_from([1, 1, 2]), nodes=st.sampled_from([1, 1, 2]), patience=st.sampled_from([0, 0, 6])
+    )
+    def begin(self, replicas: int, nodes: int, patience: int) -> None:
+        self.town = Town(replicas=replicas, nodes=nodes, patience=patience)
         self.people = People(self.town)
         for _ in range(3):
             self.town.round()

@@ -22,6 +22,7 @@ from tests.whole import uses
 from tests.whole.kernels import Kernels
 from tests.whole.listening import Ears
 from tests.whole.nodes import WholeNode
+from tests.whole.plugins import Waiting
 from tests.whole.replicas import Replica
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def _manifests() -> tuple[Object, ...]:
 class Town:
     """Everything there is. ``close`` ends it."""
 
-    def __init__(self, *, replicas: int = 1, nodes: int = 2) -> None:
+    def __init__(self, *, replicas: int = 1, nodes: int = 2, patience: float = 0.0) -> None:
         self._closing = contextlib.ExitStack()
         memory = Path("/dev/shm")
         where = Path(tempfile.mkdtemp(prefix="gpu-whole-", dir=memory if memory.is_dir() else None))
@@ -62,6 +63,7 @@ class Town:
         kernels, ears = Kernels(), Ears()
         self._closing.enter_context(kernels.answering())
         self._closing.enter_context(ears.listening())
+        self._closing.enter_context(Waiting(self._while_a_pod_waits).instead())
         self.actors = (ClaimController(self.cluster), Scheduler(self.cluster), TaintEviction(self.cluster))
         self._actors_due: float | None = None
         self.replicas = [Replica(self.cluster, self.time, leading=number == 0) for number in range(replicas)]
@@ -69,7 +71,7 @@ class Town:
         for name in NAMES[:nodes]:
             self.cluster.create("/api/v1/nodes", {"metadata": {"name": name}})
             machine = gpusim.Machine(SPEC)
-            node = WholeNode(name, where / name, machine, self.cluster, self.time, kernels, ears)
+            node = WholeNode(name, where / name, machine, self.cluster, self.time, kernels, ears, patience)
             self.nodes[name] = node
             self._closing.callback(node.close)
 
@@ -111,6 +113,14 @@ class Town:
         self.decide()
         for node in self.nodes.values():
             node.round()
+
+    def _while_a_pod_waits(self) -> None:
+        """A call of the kubelet is under way."""
+        self.decide()
+        for node in self.nodes.values():
+            node.agent_round()
+            node.drivers.look()
+        self.time.seconds += 1.0
 
     def pass_time(self, seconds: float) -> None:
         """Everybody is woken when he wants to be."""
