@@ -65,9 +65,9 @@ def _measure(chosen: frozenset[str], where: Path, more: int, idle_seconds: float
     if "plugin" in chosen:
         yield from kubelet.figures(more=more)
     if "hops" in chosen:
-        yield from cluster.on_a_plain_tree(where / "hops", times=100 * more)
+        yield from cluster.on_a_plain_tree(where / "hops", times=100 * more, idle_seconds=idle_seconds)
     parts = tuple(inside for part, inside in _OVER_FUSE.items() if part in chosen)
-    yield from cluster.over_fuse(where / "cluster", parts, more=more, idle_seconds=idle_seconds)
+    yield from cluster.over_fuse(where / "cluster", parts, more=more)
 
 
 def _on_full_machine(chosen: frozenset[str], where: Path, more: int, idle_seconds: float) -> Iterator[Figure]:

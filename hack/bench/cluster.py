@@ -27,14 +27,18 @@ VFS = 4
 """The layout of the VF claims: mode m4."""
 
 
-def on_a_plain_tree(where: Path, *, times: int) -> Iterator[Figure]:
-    """The hops from allocation to Ready on a machine that costs nothing to look at."""
+def on_a_plain_tree(where: Path, *, times: int, idle_seconds: float) -> Iterator[Figure]:
+    """The hops from allocation to Ready on a machine that costs nothing to look at; then what all use at rest.
+
+    Without a kubelet, too: the simulated one lives faster than a real one, and looks at sockets more often.
+    """
     machine = gpusim.Machine(gpusim.load_machine(MACHINE))
     with machines.as_directories(machine, where / "tree") as site, staff_at(where / "staff", site.roots) as staff:
         yield from hops.figures(staff, str(site.gpus[0]), what="plain tree", times=times)
+        yield from cluster_pods.at_rest(staff, idle_seconds)
 
 
-def over_fuse(where: Path, parts: tuple[str, ...], *, more: int, idle_seconds: float) -> list[Figure]:
+def over_fuse(where: Path, parts: tuple[str, ...], *, more: int) -> list[Figure]:
     """The parts "hops", "pods" and "vfs", over the simulated kernel. Needs root and FUSE."""
     found = []
     for part in parts:
@@ -42,7 +46,7 @@ def over_fuse(where: Path, parts: tuple[str, ...], *, more: int, idle_seconds: f
         here.mkdir(parents=True)
         simulate = ["gpu-simulate", MACHINE, "--at", str(here), "--realistic", "--namespace", "--"]
         words = [sys.executable, "-m", "hack.bench.cluster", part, str(here), str(results)]
-        words += ["--more", str(more), "--idle-seconds", str(idle_seconds)]
+        words += ["--more", str(more)]
         subprocess.run([*simulate, *words], check=True, timeout=600)
         found += [Figure(**{**one, "samples": tuple(one["samples"])}) for one in json.loads(results.read_text())]
     return found
@@ -55,26 +59,25 @@ def main() -> int:
     parser.add_argument("where", type=Path, help="the simulated machine's directory")
     parser.add_argument("results", type=Path, help="where to write the figures, as JSON")
     parser.add_argument("--more", type=int, default=1)
-    parser.add_argument("--idle-seconds", type=float, default=30.0)
     options = parser.parse_args()
     where: Path = options.where
     roots = Roots(
         devfs=str(where / "dev"), cdi=str(where / "cdi"), run=str(where / "run"), state=str(where / "lib")
     )
     with staff_at(where / "staff", roots) as staff:
-        figures = list(_measure(options.part, staff, options.more, options.idle_seconds))
+        figures = list(_measure(options.part, staff, options.more))
     options.results.write_text(json.dumps([asdict(figure) for figure in figures]))
     return 0
 
 
-def _measure(part: str, staff: Staff, more: int, idle_seconds: float) -> Iterator[Figure]:
+def _measure(part: str, staff: Staff, more: int) -> Iterator[Figure]:
     match part:
         case "hops":
             gpu = gpusim.load_machine(MACHINE).gpus[0]
             name = str(device_name(PciAddress(gpu.address), gpu.device))
             yield from hops.figures(staff, name, what="FUSE", times=60 * more)
         case "pods":
-            yield from cluster_pods.figures(staff, more=more, idle_seconds=idle_seconds)
+            yield from cluster_pods.figures(staff, more=more)
         case _:
             yield from _vfs(staff, times=4 * more)
 

@@ -58,15 +58,20 @@ class Cluster:
     def delete_pods(self, names: list[str]) -> None:
         """And wait until they, their claims and the node's entries are gone."""
         claims = [self.claim_of(name) for name in names if self._has_claim(name)]
+        uids = [self.uid_of(claim) for claim in claims]
         for name in names:
             self.client.delete(f"{objects.pods_path(self.namespace)}/{name}")
         gone = [(f"pod {name}", "there") for name in names] + [(f"claim {claim}", "there") for claim in claims]
-        gone += [(f"{where} {self.node}", claim) for claim in claims for where in ("spec", "status")]
+        gone += [(f"{where} {self.node}", uid) for uid in uids for where in ("spec", "status")]
         self.timeline.until_not(gone, PATIENCE)
 
     def claim_of(self, pod: str) -> str:
         """Raises KeyError if it has none."""
         return self.timeline.word(f"pod {pod}", "claim ").removeprefix("claim ")
+
+    def uid_of(self, claim: str) -> str:
+        """Raises KeyError if there is no such claim."""
+        return self.timeline.word(f"claim {claim}", "uid ").removeprefix("uid ")
 
     def _has_claim(self, pod: str) -> bool:
         with contextlib.suppress(KeyError):
@@ -77,12 +82,13 @@ class Cluster:
         times = {"created": created, "running": self.timeline.since(f"pod {name}", "Running")}
         if claimed:
             claim = self.claim_of(name)
+            uid = self.uid_of(claim)
             # A pod may run before the node's status has reached the API: the kubelet doesn't wait for that.
-            self.timeline.until([(f"status {self.node}", f"{claim} Ready")], PATIENCE)
+            self.timeline.until([(f"status {self.node}", f"{uid} Ready")], PATIENCE)
             times |= {
                 "allocated": self.timeline.since(f"claim {claim}", "allocated"),
-                "entry": self.timeline.since(f"spec {self.node}", claim),
-                "ready": self.timeline.since(f"status {self.node}", f"{claim} Ready"),
+                "entry": self.timeline.since(f"spec {self.node}", uid),
+                "ready": self.timeline.since(f"status {self.node}", f"{uid} Ready"),
             }
         return times
 
@@ -101,7 +107,7 @@ def seen(client: KubeClient, node: str, namespace: str) -> Iterator[Cluster]:
         yield Cluster(client=client, timeline=timeline, node=node, namespace=namespace)
 
 
-def figures(staff: Staff, *, more: int, idle_seconds: float) -> Iterator[Figure]:
+def figures(staff: Staff, *, more: int) -> Iterator[Figure]:
     """Starts, pods, memory, processor time and ends."""
     staff.start_cluster(actors=True)
     client = staff.client()
@@ -109,7 +115,6 @@ def figures(staff: Staff, *, more: int, idle_seconds: float) -> Iterator[Figure]
         yield from _started(staff, client)
         cluster.add_template("shared", objects.claim_spec("shared.gpu.intel.com", memory="512Mi"))
         cluster.add_template("whole", objects.claim_spec("gpu.intel.com"))
-        yield from _idle(staff, idle_seconds)
         cluster.delete_pods(_warmed(cluster))
         for pods, times in ((1, 10 * more), (20, 2 * more), (100, more)):
             yield from burst(cluster, pods, None, times, what="no claim")
@@ -185,7 +190,8 @@ def _started(staff: Staff, client: KubeClient) -> Iterator[Figure]:
     yield milliseconds("start of the node agent → slices visible", [time.perf_counter() - agent])
 
 
-def _idle(staff: Staff, seconds: float) -> Iterator[Figure]:
+def at_rest(staff: Staff, seconds: float) -> Iterator[Figure]:
+    """Processor time and memory while nothing happens."""
     time.sleep(2.0)
     before = _used(staff)
     time.sleep(seconds)
@@ -196,7 +202,7 @@ def _idle(staff: Staff, seconds: float) -> Iterator[Figure]:
             samples=(percent,),
             unit="%",
             budget=IDLE_BUDGET_PERCENT,
-            note=f"of one core over {seconds:.0f} s, no claims",
+            note=f"of one core over {seconds:.0f} s, no claims, no kubelet",
         )
     yield from _memory(staff)
 

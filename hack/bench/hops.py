@@ -104,11 +104,11 @@ class _Run:
         self._client.merge_patch(f"{path}/{name}/status", objects.allocation(NODE, self._device))
         sights = {
             "event": (f"claim {name}", "allocated"),
-            "entry": (f"spec {NODE}", name),
+            "entry": (f"spec {NODE}", uid),
             "file": ("file", uid),
             "cdi": ("cdi", uid),
             "ready": ("status file", f"{uid} Ready"),
-            "published": (f"status {NODE}", f"{name} Ready"),
+            "published": (f"status {NODE}", f"{uid} Ready"),
         }
         self._timeline.until(sights.values(), PATIENCE)
         took = {hop: self._timeline.since(*fact) for hop, fact in sights.items()}
@@ -122,7 +122,7 @@ class _Run:
             "unprepare": self._call.unprepare(uid),
         }
         self._client.delete(f"{path}/{name}")
-        self._timeline.until_not([*sights.values(), ("status file", uid), (f"status {NODE}", name)], PATIENCE)
+        self._timeline.until_not([*sights.values(), ("status file", uid), (f"status {NODE}", uid)], PATIENCE)
         time.sleep(_QUIET_SECONDS)
         return took
 

@@ -58,7 +58,7 @@ def pod(name: str, template_name: str | None, look: Look) -> bytes:
     container: JsonObject = {"name": "main", "image": look.image}
     spec: JsonObject = {
         "containers": [container],
-        "terminationGracePeriodSeconds": 0,
+        "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False,
     }
     if look.node:
@@ -79,8 +79,8 @@ def allocation(node: str, device: str) -> bytes:
 
 
 def facts_of_claim(claim: JsonObject, there: bool) -> Facts:
-    """Of a claim, by name: there, allocated."""
-    words = ["there"] if there else []
+    """Of a claim, by name: there, its UID, allocated."""
+    words = ["there", f"uid {claim['metadata']['uid']}"] if there else []
     if there and claim.get("status", {}).get("allocation"):
         words.append("allocated")
     return {f"claim {claim['metadata']['name']}": words}
@@ -96,18 +96,15 @@ def facts_of_pod(pod: JsonObject, there: bool) -> Facts:
 
 
 def facts_of_node_state(state: JsonObject, there: bool) -> Facts:
-    """Of a node's object: for each claim (by name) whether the spec and the status have it, and if it is Ready."""
+    """Of a node's object: whether spec and status have a claim, by UID, and its phase."""
     node = state["metadata"]["name"]
-    spec = state.get("spec", {}).get("allocations", ()) if there else ()
-    names = {one["name"]: one["claimName"] for one in spec}
+    wanted = state.get("spec", {}).get("allocations", ()) if there else ()
     entries = state.get("status", {}).get("allocations", ()) if there else ()
-    # The status names claims by UID; one that has left the spec is none that is waited for.
-    phases = [f"{names.get(one['name'], one['name'])} {one['phase']}" for one in entries]
-    listed = [str(names.get(one["name"], one["name"])) for one in entries]
+    phases = [f"{one['name']} {one['phase']}" for one in entries]
     return {
         f"node {node}": ["there"] if there else [],
-        f"spec {node}": list(names.values()),
-        f"status {node}": phases + listed,
+        f"spec {node}": [one["name"] for one in wanted],
+        f"status {node}": [one["name"] for one in entries] + phases,
     }
 
 

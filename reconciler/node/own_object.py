@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from reconciler.node.slice_server import node_reference
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import AlreadyExists
 from state.manifest import API_VERSION, KIND
@@ -15,14 +16,6 @@ from state.manifest import API_VERSION, KIND
 COLLECTION: Final = f"/apis/{API_VERSION}/gpunodestates"
 
 _log = logging.getLogger(__name__)
-
-
-class _Metadata(msgspec.Struct):
-    uid: str
-
-
-class _Node(msgspec.Struct):
-    metadata: _Metadata
 
 
 def path_of(node: str) -> str:
@@ -35,16 +28,11 @@ def create_own(client: KubeClient, node: str) -> None:
 
     Somebody else may have been quicker: that is as well.
     """
-    owner = msgspec.json.decode(client.get(f"/api/v1/nodes/{quote(node, safe='')}"), type=_Node)
+    owner = node_reference(client, node)
     manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {
-            "name": node,
-            "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner.metadata.uid},
-            ],
-        },
+        "metadata": {"name": node, "ownerReferences": [owner]},
         "spec": {},
     }
     try:

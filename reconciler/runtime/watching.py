@@ -25,7 +25,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import ObservedWatch
-from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
 
 # Neither Opened nor ClosedNoWrite: reading a file must not wake its reader. The kernel is not even asked for
 # them.
@@ -64,6 +64,25 @@ class Interest:
 class _Armed:
     identity: tuple[int, int]
     watch: ObservedWatch
+
+
+class _PromptEmitter(InotifyEmitter):
+    """Passes the halves of a renaming on as they come.
+
+    watchdog's own may sleep for half a second when it sees the first half before the second has arrived, and
+    everything behind waits for that. We need no pairs: either half says that a name may be another file now.
+    """
+
+    def on_thread_start(self) -> None:
+        super().on_thread_start()
+        assert self._inotify is not None
+        self._inotify._move_event_grouper._queue.delay = 0.0
+
+
+class _PromptObserver(InotifyObserver):
+    def __init__(self) -> None:
+        super().__init__()
+        self._emitter_class = _PromptEmitter
 
 
 class FileWatcher(FileSystemEventHandler):
@@ -125,7 +144,7 @@ class FileWatcher(FileSystemEventHandler):
     def _observing(self) -> bool:
         if self._observer is None:
             try:
-                self._observer = InotifyObserver()
+                self._observer = _PromptObserver()
                 self._observer.start()
             except OSError as error:
                 self._observer = None

@@ -6,49 +6,21 @@ they follow they have heard of.
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
 
 from gpusim import control
+from hack.lab.processes import PATIENCE, Daemon, eventually
 from state.status import AllocationStatus, DeviceStatus, NodeStatus, condition_of, decode_status
-
-PATIENCE = 60.0
-"""Seconds until a test gives up waiting. Nothing here takes more than a few."""
 
 _REPOSITORY = Path(__file__).parents[2]
 _IMPORTS = f"{_REPOSITORY}:{_REPOSITORY / 'hack/sim'}"
 _STAY = 'echo $$ > "$0.new" && mv "$0.new" "$0" && exec sleep infinity'
-_Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Daemon:
-    """One `gpu-reconciler run`."""
-
-    process: subprocess.Popen[bytes]
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        """What it has logged so far."""
-        return self.log_file.read_text()
-
-    def until_logged(self, words: str) -> None:
-        """Wait until these words are in its log."""
-        eventually(f"logged {words!r}", lambda: words in self.log or None, lambda: self.log)
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,15 +126,6 @@ def running(where: Path, machine: str, *flags: str) -> Iterator[Node]:
             yield node
         finally:
             simulator.terminate()
-
-
-def eventually(what: str, look: Callable[[], _Found | None], explain: Callable[[], str] = str) -> _Found:
-    """Look until something is found, and fail with an explanation if that takes too long."""
-    deadline = time.monotonic() + PATIENCE
-    while (found := look()) is None:
-        assert time.monotonic() < deadline, f"never {what}: {explain()}"
-        time.sleep(0.02)
-    return found
 
 
 def manifest(allocations: Mapping[str, str | Mapping[str, object]], **spec: object) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from hack.lab.processes import Daemon, eventually
 from reconciler.node.agent_metrics import DECLARED, PASSES
 from state.status import NodeStatus, condition_of
-from tests.e2e.namespaced import Daemon, Node, eventually, gpu, manifest, phase, running
+from tests.e2e.namespaced import Node, gpu, manifest, phase, running
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

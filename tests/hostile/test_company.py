@@ -13,8 +13,9 @@ from random import Random
 
 import pytest
 
+from hack.lab.processes import Daemon, eventually
 from state.status import StatusError, condition_of
-from tests.e2e.namespaced import Daemon, Node, allocation, eventually, gpu, is_ready, phase, running
+from tests.e2e.namespaced import Node, allocation, gpu, is_ready, phase, running
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

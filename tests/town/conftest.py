@@ -40,7 +40,7 @@ def fixture_town(where: Path) -> Iterator[Town]:
 
 @pytest.fixture(name="residents")
 def fixture_residents(town: Town) -> Iterator[Residents]:
-    """Nobody lives there yet. Whatever happens, no device gets a second user, nobody loses one, and nothing is left."""
+    """Nobody lives there yet. Whatever happens: no device has two users, nobody loses one, and nothing is left."""
     residents, guard = Residents(town), Guard(town)
     watching = threading.Thread(target=guard.watch, name="guard")
     watching.start()

@@ -1,4 +1,4 @@
-"""Pods with claims of their own that come to a town, live there and leave, and a guard who sees to their devices."""
+"""Pods with claims of their own that come to a town, live there and leave, and a guard of their devices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUARTER = _vf_of("m4")
 
 @dataclass(frozen=True, slots=True)
 class Residents:
-    """Who lives in a town: each pod has one container, and a claim of the pod's name unless it shares another's."""
+    """Who lives in a town: each pod has one container, and a claim of the pod's name or another's."""
 
     town: Town
 

@@ -5,10 +5,12 @@ The invariant: as long as a container runs, whatever the API server knows of it,
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from hack.lab.pods import Town
-from tests.town.residents import GPU, HALF, QUARTER, JsonObject, Residents
+from tests.town.residents import FLAGS, GPU, HALF, QUARTER, JsonObject, Residents
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
@@ -66,4 +68,34 @@ def test_a_pod_vanishes_while_the_kubelet_is_away(town: Town, residents: Residen
     residents.come("next", GPU)
     residents.until_phase("a", "next", "Blocked")
     kubelet.start()
+    residents.until_running("next")
+
+
+def test_a_claim_vanishes_while_it_is_made_ready(town: Town, residents: Residents) -> None:
+    """Its pod waits for VFs; another claim is allocated the GPU meanwhile."""
+    town.lab.machines["a"].do("fault on: write, path: '*/sriov_numvfs', delay: 0.8, count: 1")
+    residents.come("waiting", HALF)
+    residents.until("marked", lambda: residents.mark("a", "waiting"))
+    residents.claim_vanishes("waiting")
+    residents.come("next", GPU)
+    residents.leave("waiting")
+    residents.until_running("next")
+    assert town.lab.machines["a"].num_vfs("0000:03:00.0") == 0
+
+
+def test_everything_of_ours_is_killed_while_a_claim_vanishes(town: Town, residents: Residents) -> None:
+    """The mark of the container that still runs is all that is left to tell of it."""
+    residents.come("holding", GPU)
+    residents.until_running("holding")
+    node = town.nodes["a"]
+    for daemon in (town.controller, node.agent, node.plugin):
+        daemon.end(signal.SIGKILL)
+    residents.claim_vanishes("holding")
+    residents.come("next", QUARTER)
+    town.controller = town.lab.start_controller()
+    node.start_agent(*FLAGS)
+    node.start_plugin()
+    residents.until_phase("a", "next", "Blocked")
+    assert town.phase("next") == "Pending"
+    residents.leave("holding")
     residents.until_running("next")

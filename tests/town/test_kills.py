@@ -1,6 +1,6 @@
 """Controller, agent or plugin killed at some moment of a pod's life: the pod's life goes on once they are back.
 
-The invariant of all of these: a pod that runs keeps its devices, a pod that waits gets some, and nobody else has them.
+What always holds: a pod that runs keeps its devices, one that waits gets some, and nobody else has them.
 """
 
 from __future__ import annotations

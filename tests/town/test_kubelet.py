@@ -1,4 +1,4 @@
-"""The kubelet restarts, or loses its driver for a while. It never asks a second time for claims of running pods."""
+"""The kubelet restarts, or loses its driver for a while. It doesn't ask again for claims of pods that run."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def _expired(cluster: kubesim.Cluster) -> None:
 
 
 def _overloaded(cluster: kubesim.Cluster) -> None:
-    cluster.add_fault(Rule(fault=Fault.THROTTLED, probability=0.3, count=10))
-    cluster.add_fault(Rule(fault=Fault.DROPPED, probability=0.3, count=10))
-    cluster.add_fault(Rule(fault=Fault.CONFLICT, probability=0.3, count=10))
+    cluster.add_fault(Rule(fault=Fault.THROTTLED, probability=0.3, count=5))
+    cluster.add_fault(Rule(fault=Fault.DROPPED, probability=0.3, count=5))
+    cluster.add_fault(Rule(fault=Fault.CONFLICT, probability=0.3, count=5))
 
 
 @pytest.mark.parametrize("happen", [_dropped, _forgotten, _expired, _overloaded])

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from hack.lab.pods import Town
-from tests.town.residents import FLAGS, HALF, Residents
+from tests.town.residents import FLAGS, GPU, HALF, Residents
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
@@ -24,10 +24,13 @@ def test_pods_get_their_devices_again(api: str, town: Town, residents: Residents
     with town.lab.outage() if api == "away" else contextlib.nullcontext():
         _power_cycle(town, residents)
         kubelet = town.nodes["a"].kubelet
-        for pod in ("one", "two"):
-            residents.until("prepared again", lambda pod=pod: kubelet.containers("default", pod))
+        residents.until(
+            "prepared again", lambda: all(kubelet.containers("default", pod) for pod in ("one", "two"))
+        )
     again = [residents.mark("a", claim) for claim in ("one", "two")]
-    assert not any(old is None or new is None or old.boot_id == new.boot_id for old, new in zip(marks, again))
+    boots = [{None if mark is None else mark.boot_id for mark in each} for each in (marks, again)]
+    assert [len(each) for each in boots] == [1, 1]
+    assert boots[0] != boots[1]
     assert not set(residents.nodes("one")) & set(residents.nodes("two"))
     assert town.lab.machines["a"].num_vfs("0000:03:00.0") == 2
     for claim in ("one", "two"):
@@ -41,6 +44,19 @@ def test_a_pod_goes_while_the_node_is_off(town: Town, residents: Residents) -> N
     residents.pod_vanishes("leaving")
     residents.leave("leaving")
     _power_on(town)
+
+
+def test_a_claim_vanishes_before_the_node_is_switched_off(town: Town, residents: Residents) -> None:
+    """What it held is held no more, as nothing runs: who was allocated it since gets it."""
+    residents.come("holding", HALF)
+    residents.until_running("holding")
+    residents.claim_vanishes("holding")
+    residents.come("next", GPU)
+    residents.until_phase("a", "next", "Blocked")
+    _power_off(town, residents)
+    residents.pod_vanishes("holding")
+    _power_on(town)
+    residents.until_running("next")
 
 
 def _power_cycle(town: Town, residents: Residents) -> None:

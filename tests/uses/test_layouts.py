@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hack.lab.pods import Town, running_town
-from tests.uses.examples import Examples, dri
+from tests.uses.examples import EXAMPLES, Examples, dri
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
@@ -54,8 +54,44 @@ def test_vf_where_the_policy_says_dynamic(examples: Examples, release: str) -> N
     assert examples.given("one-vf") == [f"{GPU}-m16-vf0"]
 
 
-def test_one_gpu(examples: Examples) -> None:
+ANY_LAYOUT = {
+    "one-gpu.yaml": "one-gpu",
+    "claim-shared-by-containers.yaml": "between-containers",
+    "passthrough-gpu.yaml": "vm-gpu",
+    "extended-resource.yaml": "plain-limit",
+}
+
+
+@pytest.mark.parametrize("file", ANY_LAYOUT)
+def test_whole_gpu_in_any_layout(examples: Examples, release: str, file: str) -> None:
+    if release == "1.34" and file == "extended-resource.yaml":
+        pytest.skip("behind a gate that is off in 1.34")
+    examples.apply(file, ANY_LAYOUT[file])
+    assert examples.devices(ANY_LAYOUT[file]) == examples.given(ANY_LAYOUT[file]) == [GPU]
+    if file != "one-gpu.yaml":
+        examples.apply("one-gpu.yaml")
+        examples.until_unschedulable("one-gpu")
+
+
+def test_shares_where_one_device_is_the_whole_gpu(examples: Examples, release: str) -> None:
+    if release == "1.34":
+        pytest.skip("no consumable capacity without a gate in 1.34")
+    shares = (EXAMPLES / "shared-by-memory.yaml").read_text()
+    for found, changed in {"shared.gpu": "gpu", "memory: 4Gi": 'memory: 4Gi, millicores: "250"'}.items():
+        assert found in shares
+        shares = shares.replace(found, changed)
+    examples.town.lab.apply(shares)
+    examples.until_running("share-a", "share-b")
+    for pod in ("share-a", "share-b"):
+        assert examples.given(pod) == [GPU]
+        assert examples.nodes(pod) == dri(0)
+    examples.apply("one-gpu.yaml")  # which wants all of it
+    examples.until_unschedulable("one-gpu")
+
+
+def test_monitor_where_the_server_knows_taints(examples: Examples, release: str) -> None:
+    if release == "1.34":
+        pytest.skip("no taints without a gate in 1.34")
     examples.apply("one-gpu.yaml", "one-gpu")
-    assert examples.devices("one-gpu") == [GPU]
-    examples.apply_pod_again("one-gpu.yaml", "one-gpu", to="next")
-    examples.until_unschedulable("next")
+    examples.apply("monitor.yaml", "monitor", namespace="gpu-monitoring")
+    assert examples.given("monitor", "gpu-monitoring") == [f"{GPU}-monitor"]

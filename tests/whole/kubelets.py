@@ -33,13 +33,14 @@ class HandKubelet:
         node: str,
         cluster: Cluster,
         drivers: Drivers,
+        devfs: Path,
         cdi_directory: Path,
         record: Path,
         *,
         began: Callable[[str], None],
         ended: Callable[[str], None],
     ) -> None:
-        self._node, self._record, self._cdi = node, record, cdi_directory
+        self._node, self._record, self._devfs, self._cdi = node, record, devfs, cdi_directory
         self._api = Api(cluster, "kubelet")
         self._drivers = drivers
         self._began, self._ended = began, ended
@@ -97,6 +98,9 @@ class HandKubelet:
         claims = cast(dict[str, Held], held)
         devices = [device for each in claims.values() for found in each.devices.values() for device in found]
         made = cdi.edits((name for each in devices for name in each.cdi_ids), (self._cdi,))
+        gone = [path for path in made.nodes if not (self._devfs / path.removeprefix("/dev/")).exists()]
+        if gone:
+            raise Unresolvable(f"no such file: {gone}")
         uids = tuple(each.name.uid for each in claims.values())
         for claim in uids:
             if not self._users(claim):

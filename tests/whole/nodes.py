@@ -63,6 +63,7 @@ class WholeNode:
             name,
             cluster,
             self.drivers,
+            Path(self.bench.roots.devfs),
             self.bench.cdi,
             self._places.kubelet / "claims.json",
             began=self._claim_is_used,
@@ -253,9 +254,6 @@ class WholeNode:
         used = any(part.gpu == gpu for grip in self.judge.grips.values() for part in grip.parts)
         if machine.sysfs.exists(hardware.pf(gpu)) and not used:
             machine.unplug(gpu)
-            self.judge.ready = {
-                key: grip for key, grip in self.judge.ready.items() if all(part.gpu != gpu for part in grip.parts)
-            }
 
     def plug(self) -> None:
         """All GPUs are there again."""

@@ -131,6 +131,25 @@ class AnyOrder(RuleBasedStateMachine):
                 node.agent_round()
                 node.drivers.look()
 
+    @rule(use=st.sampled_from(sorted(USES)), wish=WISHES, then=st.sampled_from(["vf", "whole", "shared"]))
+    @precondition(lambda self: len(self.town.pods()) < MOST_PODS)
+    def want_it_back(self, use: str, wish: tuple[str, dict[str, object] | None], then: str) -> None:
+        """People want a GPU otherwise when a claim has just got it, and the controller has not heard of that."""
+        self.town.decide()
+        self.people.ask(use, shared=False)
+        self.town.schedule()
+        for name in self.town.nodes:
+            self.people.override(name, *wish)
+        for _ in range(4):
+            for node in self.town.nodes.values():
+                node.agent_round()
+            for replica in self.town.replicas:
+                replica.hear_nodes()
+                replica.work()
+            self.town.pass_time(1.1)
+        self.people.ask(then, shared=False)
+        self.town.schedule()
+
     @rule(pick=PICK, force=st.booleans())
     def delete_pod(self, pick: int, force: bool) -> None:
         pods = self.town.pods()
