@@ -81,6 +81,8 @@ def test_a_claim_vanishes_while_it_is_made_ready(town: Town, residents: Resident
     residents.leave("waiting")
     residents.until_running("next")
     assert town.lab.machines["a"].num_vfs("0000:03:00.0") == 0
+    import shutil; shutil.copytree(town.lab.where / "logs", "/tmp/h10logs", dirs_exist_ok=True)
+    print(town.lab.kubectl("get","events","-A").out)
 
 
 def test_everything_of_ours_is_killed_while_a_claim_vanishes(town: Town, residents: Residents) -> None:
