@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from state.ids import DeviceName, LogicalDevice, Use, parse_device_name, parse_logical_device
+from state.ids import DeviceName, LogicalDevice, Use, parse_device_name
 from state.manifest import (
     AllocatedDevice,
     ClaimAllocation,
@@ -19,7 +19,7 @@ from state.manifest import (
 from state.observed import DRM_DRIVERS, Changing, PfSeen, SriovSeen, Unreadable
 from state.profiles import Profile, ProfileTable
 from state.records import AppliedDevice
-from state.usage import slot_of
+from state.usage import logical_of, slot_of
 from state.wanted import Gpus, RefusedError, WantedDevice, WantedOverride
 
 _MOST_VFS = 0xFFFF
@@ -73,7 +73,7 @@ class Judge:
     def recorded(self, record: AppliedDevice) -> WantedDevice:
         """A device that was given out, as a wanted one again: judged only as far as it must be to keep it."""
         path = f"record of {record.device}"
-        logical = _parse(record.device, path, self.gpus)
+        logical = _parse(record, path, self.gpus)
         gpu = self._gpu(logical.pf, path)
         profile = None
         if record.profile:
@@ -119,7 +119,7 @@ class Judge:
 
     def _device(self, asked: AppliedDevice, path: str) -> WantedDevice:
         """The device asked for, told in the words of its record, which lacks only the profile."""
-        logical = _parse(asked.device, f"{path}.device", self.gpus)
+        logical = _parse(asked, f"{path}.device", self.gpus)
         gpu = self._gpu(logical.pf, f"{path}.device")
         profile = None
         if logical.use is Use.VF:
@@ -177,9 +177,9 @@ class Judge:
         return self._driver(gpu, whole, KernelDriver(wanted.value), path)
 
 
-def _parse(text: str, path: str, gpus: Gpus) -> LogicalDevice:
+def _parse(device: AppliedDevice, path: str, gpus: Gpus) -> LogicalDevice:
     try:
-        return parse_logical_device(text)
+        return logical_of(device)
     except ValueError as error:
         raise RefusedError(path, str(error), tuple(sorted(gpus))) from None
 

@@ -12,7 +12,7 @@ for its VFs does not hold those of another layout that stand in its way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from state.ids import DeviceName, LogicalDevice, Slot, Use, parse_logical_device
 from state.layouts import function_of
@@ -72,6 +72,18 @@ def holders_of(
     return holders
 
 
+def logical_of(device: AppliedDevice) -> LogicalDevice:
+    """What a record is about. Raises ValueError if its device is no name of ours.
+
+    A GPU that is offered as one device for several claims bears the whole GPU's name. What a scheduler gave of it,
+    told by the id of the share, is a share like any other; only for another kernel driver it has to be all of it.
+    """
+    logical = parse_logical_device(device.device)
+    if logical.use is Use.WHOLE and device.share_id and device.kernel_driver == KernelDriver.DRM.value:
+        return replace(logical, use=Use.SHARED)
+    return logical
+
+
 def slot_of(logical: LogicalDevice) -> Slot:
     """The PCI function behind a logical device."""
     return Slot(pf=logical.pf, vf=-1 if logical.index is None else logical.index)
@@ -102,7 +114,7 @@ def _is_taken(device: AppliedDevice, logical: LogicalDevice, taken: Places) -> b
 def _readable(record: Iterable[AppliedDevice]) -> Iterator[tuple[AppliedDevice, LogicalDevice]]:
     for device in record:
         try:
-            yield device, parse_logical_device(device.device)
+            yield device, logical_of(device)
         except ValueError:
             continue  # written by a newer version: not a device this one could disturb by name
 

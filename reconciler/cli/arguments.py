@@ -329,9 +329,7 @@ def _modes(text: str) -> tuple[str, ...]:
     modes = tuple(mode for mode in text.split(",") if mode)
     for mode in modes:
         if not _MODE.fullmatch(mode):
-            raise argparse.ArgumentTypeError(
-                f"{mode!r} is no mode (as m4 or fs2, with commas in between)"
-            )
+            raise argparse.ArgumentTypeError(f"{mode!r} is no mode (as m4 or fs2, with commas in between)")
     if not modes:
         raise argparse.ArgumentTypeError("must not be empty")
     return modes

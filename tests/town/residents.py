@@ -131,10 +131,15 @@ class Residents:
         """The directory of a node's machine."""
         return self.town.lab.machines[node].where
 
-    def events(self, reason: str) -> list[str]:
-        """What Events with this reason say of pods."""
+    def events(self, reason: str, pod: str) -> list[str]:
+        """What Events with this reason say of a pod that is there."""
+        uid = self.town.lab.cluster.get(f"{PODS}/{pod}")["metadata"]["uid"]
         found = self.town.lab.cluster.get(EVENTS)["items"]
-        return [each["message"] for each in found if each.get("reason") == reason and "message" in each]
+        return [
+            one["message"]
+            for one in found
+            if one.get("reason") == reason and one.get("involvedObject", {}).get("uid") == uid
+        ]
 
     def slices(self) -> dict[str, JsonObject]:
         """What is offered, by UID: one that was deleted and made again is another."""

@@ -34,7 +34,7 @@ def test_its_pods_go_elsewhere_until_it_is_well(town: Town, residents: Residents
 
     residents.come("first", VF)
     residents.until("tainted", lambda: _tainted(town) == {sick})
-    residents.until("evicted", lambda: residents.events("DeviceTaintManagerEviction"))
+    residents.until("evicted", lambda: residents.events("DeviceTaintManagerEviction", "first"))
     residents.come("second", VF)
     residents.until_running("second")
     assert _gpu(residents.device("second")) != sick

@@ -71,20 +71,6 @@ def test_a_pod_vanishes_while_the_kubelet_is_away(town: Town, residents: Residen
     residents.until_running("next")
 
 
-def test_a_claim_vanishes_while_it_is_made_ready(town: Town, residents: Residents) -> None:
-    """Its pod waits for VFs; another claim is allocated the GPU meanwhile."""
-    town.lab.machines["a"].do("fault on: write, path: '*/sriov_numvfs', delay: 0.8, count: 1")
-    residents.come("waiting", HALF)
-    residents.until("marked", lambda: residents.mark("a", "waiting"))
-    residents.claim_vanishes("waiting")
-    residents.come("next", GPU)
-    residents.leave("waiting")
-    residents.until_running("next")
-    assert town.lab.machines["a"].num_vfs("0000:03:00.0") == 0
-    import shutil; shutil.copytree(town.lab.where / "logs", "/tmp/h10logs", dirs_exist_ok=True)
-    print(town.lab.kubectl("get","events","-A").out)
-
-
 def test_everything_of_ours_is_killed_while_a_claim_vanishes(town: Town, residents: Residents) -> None:
     """The mark of the container that still runs is all that is left to tell of it."""
     residents.come("holding", GPU)

@@ -20,7 +20,7 @@ def test_away_while_a_claim_is_new(town: Town, residents: Residents) -> None:
         residents.come("unheard", QUARTER)
         residents.until("marked", lambda: residents.mark("a", "unheard"))
     residents.until_running("unheard")
-    assert residents.events("FailedPrepareDynamicResources") == []
+    assert residents.events("FailedPrepareDynamicResources", "unheard") == []
 
 
 def test_away_while_a_known_claim_is_prepared(town: Town, residents: Residents) -> None:
@@ -59,7 +59,7 @@ def _forgotten(cluster: kubesim.Cluster) -> None:
 
 def _expired(cluster: kubesim.Cluster) -> None:
     """Watches begin with 410, and lists fail with it, for a while."""
-    cluster.add_fault(Rule(fault=Fault.EXPIRED, count=6))
+    cluster.add_fault(Rule(fault=Fault.EXPIRED, count=3))
     cluster.drop_watches()
 
 

@@ -42,7 +42,7 @@ def test_another_agent_takes_over_amid_a_change(town: Town, residents: Residents
     node.start_agent(*FLAGS)
     assert first.end() == 0
     residents.until_running("waiting")
-    assert residents.events("FailedPrepareDynamicResources") == []
+    assert residents.events("FailedPrepareDynamicResources", "waiting") == []
 
 
 @pytest.mark.parametrize("ends", ["old", "new"])
@@ -64,7 +64,7 @@ def test_two_plugins_overlap(ends: str, town: Town, residents: Residents) -> Non
     town.until_phase("gone", "both")
     assert residents.nodes("running") == had
     assert residents.slices().keys() == offered.keys()
-    assert residents.events("FailedPrepareDynamicResources") == []
+    assert residents.events("FailedPrepareDynamicResources", "after") == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -156,9 +156,23 @@ class WholeNode:
         self.judge.synced = True
         self.judge.paused = spec.get("paused", False)
         self.judge.confirmed = spec.get("withdrawalsConfirmed", {})
-        drained = {Part.of(each["device"]).gpu for each in spec.get("overrides", ()) if each["mode"] == "Drain"}
-        given = frozenset((*self.ownership().applied, *self.judge.grips)) if drained else frozenset()
-        self.judge.drained = {gpu: self.judge.drained.get(gpu, given) for gpu in drained}
+        drained = [each["device"] for each in spec.get("overrides", ()) if each["mode"] == "Drain"]
+        self.judge.drained = {Part.of(device).gpu: self._had_before(device) for device in drained}
+
+    def _had_before(self, device: str) -> frozenset[str]:
+        """Who may have something of a drained GPU: until the drain is confirmed, also those just being served."""
+        before = self.judge.drained.get(Part.of(device).gpu)
+        if before is not None and self.judge.confirmed.get(device) == self._token(device):
+            return before
+        return frozenset((*self.ownership().applied, *self.judge.grips)) | (before or frozenset())
+
+    def _token(self, device: str) -> str:
+        """Of the withdrawal that the agent has told of; empty if there is none."""
+        try:
+            status = json.loads(Path(self.bench.roots.status_file).read_bytes())["status"]
+        except FileNotFoundError:
+            return ""
+        return str(status.get("withdrawn", {}).get(device, ""))
 
     def _began(self, gpu: PfSeen, actions: tuple[GpuAction, ...]) -> None:
         if self.judge.paused:
