@@ -23,7 +23,7 @@ from reconciler.runtime.kube.event_bodies import EventType, Regarding
 from reconciler.runtime.kube.events import EventRecorder
 from reconciler.runtime.kube.lease import Elector
 from reconciler.runtime.kube.queue import WorkQueue
-from reconciler.runtime.kube.reflector import Reflector
+from reconciler.runtime.kube.reflector import Reflector, Timing
 from reconciler.runtime.kube.threads import start_thread
 from reconciler.runtime.metrics import Metrics
 from state.dra.node_object import NodeObject, read_node_object
@@ -35,6 +35,9 @@ _TICK: Final = 1.0
 """Seconds between looks at whether the version of claims we watch is still served; gauges are set then too."""
 
 _SYNC_TICK: Final = 0.02
+_TIMING: Final = Timing(longest_wait=10.0)
+"""Pods wait for what is heard here: several broken watches in a row must not make us deaf for half a minute."""
+
 _FIRST_RETRY: Final = 0.1
 _NODE_RETRY: Final = 5.0
 """At most this many seconds until a node that failed is tried again: after an outage pods wait for it."""
@@ -85,7 +88,13 @@ class Controller:
         self._knowledge = Knowledge(clock)
         self._lister = Lister(client, self._front_end, clock)
         self._nodes: Reflector[NodeObject] = Reflector(
-            client, NODE_STATES, read_node_object, self._node_changed, metrics=metrics, on_crash=on_crash
+            client,
+            NODE_STATES,
+            read_node_object,
+            self._node_changed,
+            timing=_TIMING,
+            metrics=metrics,
+            on_crash=on_crash,
         )
         self._elector = self._new_elector()
         self._events = EventRecorder(
@@ -175,6 +184,7 @@ class Controller:
             row.claims_path,
             row.reader.claim,
             lambda key: self._claim_changed(key, claims.cache.get(key)),
+            timing=_TIMING,
             metrics=self._metrics,
             on_crash=self._on_crash,
         )
