@@ -69,7 +69,8 @@ class Bench:
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "reconciler.cli", *words],
+            # A shell has its background jobs ignore SIGINT, and that is inherited.
+            ["env", "--default-signal=INT", sys.executable, "-m", "reconciler.cli", *words],
             cwd=REPOSITORY,
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
