@@ -6,15 +6,20 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import msgspec
 
 from reconciler.controller import controller_metrics as measures
-from reconciler.controller.front_ends import FrontEnd, NoFrontEnd, discover
+from reconciler.controller.classic.ledger import Ledger
+from reconciler.controller.classic.negotiator import Negotiator, Setting
+from reconciler.controller.front_ends import Classic, FrontEnd, NoFrontEnd, discover
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.node_states import NODE_STATES
 from reconciler.controller.reconciling import Reconciler
+from reconciler.controller.turns import Turns
 from reconciler.runtime.backoff import Backoff
 from reconciler.runtime.kube.cache import Key
 from reconciler.runtime.kube.client import KubeClient
@@ -26,6 +31,8 @@ from reconciler.runtime.kube.queue import WorkQueue
 from reconciler.runtime.kube.reflector import Reflector, Timing
 from reconciler.runtime.kube.threads import start_thread
 from reconciler.runtime.metrics import Metrics
+from state.classic.claims import ClassicClaim, projected
+from state.classic.spots import Policy
 from state.dra.node_object import NodeObject, read_node_object
 from state.dra.node_view import Refused
 from state.dra.resource_claims import Claim, ClaimRef
@@ -43,17 +50,23 @@ _NODE_RETRY: Final = 5.0
 """At most this many seconds until a node that failed is tried again: after an outage pods wait for it."""
 _LAST_RETRY: Final = 30.0
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """``identity`` tells this replica from others in the Lease; ``workers`` look at nodes at the same time."""
+    """``identity`` tells this replica from others in the Lease; ``workers`` look at nodes at the same time.
+
+    ``policy`` is how devices are chosen where it is us who allocate (classic DRA).
+    """
 
     lease_namespace: str
     lease_name: str = "gpu-controller"
     identity: str
     workers: int = 4
+    policy: Policy = field(default_factory=Policy)
 
 
 class Controller:
@@ -86,11 +99,14 @@ class Controller:
         self._threads: list[threading.Thread] = []
         self._queue: WorkQueue[str] = WorkQueue(Backoff(_FIRST_RETRY, _NODE_RETRY, rng), clock=clock)
         self._knowledge = Knowledge(clock)
+        self._turns = Turns()
+        self._table = table
+        self._negotiator: Negotiator | None = None
         self._lister = Lister(client, self._front_end, clock)
         self._nodes: Reflector[NodeObject] = Reflector(
             client,
             NODE_STATES,
-            read_node_object,
+            lambda raw: read_node_object(raw, inventory=self._front_end().allocates),
             self._node_changed,
             timing=_TIMING,
             metrics=metrics,
@@ -100,14 +116,13 @@ class Controller:
         self._events = EventRecorder(
             client, "gpu-controller", settings.identity, metrics=metrics, on_crash=on_crash
         )
-        self._reconciler = self._new_reconciler(table)
+        self._reconciler = self._new_reconciler()
 
     def start(self) -> None:
         """Begin everything in threads of their own. Once only."""
         self._trouble = "GpuNodeStates have not been listed yet"
         self._elector.start()
         self._events.start()
-        self._nodes.start()
         self._start("front end", self._follow_claims)
         self._start("lister", self._serve_lists)
         for number in range(self._settings.workers):
@@ -139,12 +154,13 @@ class Controller:
             on_crash=self._on_crash,
         )
 
-    def _new_reconciler(self, table: ProfileTable) -> Reconciler:
+    def _new_reconciler(self) -> Reconciler:
         return Reconciler(
             self._client,
             self._knowledge,
+            self._turns,
             self._front_end,
-            table,
+            self._table,
             self._lister,
             leading=lambda: self._elector.leading,
             on_refused=self._tell_of_refusal,
@@ -174,32 +190,97 @@ class Controller:
                 continue
             backoff.succeeded("discovery")
             _log.info("watching claims", extra={"version": row.source})
+            if self._row is None:
+                self._row = row
+                self._nodes.start()
+            elif self._row.allocates != row.allocates:
+                # What is read of each node differs, and such a change of the server comes once in years.
+                self._on_crash(RuntimeError(f"{row.source} is served now: to be started again for that"))
+                return
             self._row = row
-            self._follow(row)
+            if row.classic is None:
+                self._follow(row)
+            else:
+                self._follow_and_negotiate(row, row.classic)
             self._stopping.wait(_FIRST_RETRY)
 
     def _follow(self, row: FrontEnd) -> None:
-        claims: Reflector[Claim] = Reflector(
-            self._client,
-            row.claims_path,
-            row.reader.claim,
-            lambda key: self._claim_changed(key, claims.cache.get(key)),
-            timing=_TIMING,
-            metrics=self._metrics,
-            on_crash=self._on_crash,
+        claims: Reflector[Claim] = self._watch(
+            row, row.reader.claim, lambda key: self._claim_changed(key, claims.cache.get(key))
         )
         self._knowledge.expect_claims_anew()
         claims.start()
         try:
             if self._all_listed(claims):
-                self._look_at(self._knowledge.forget_unheard_claims())
-                self._synced.set()
+                self._go_on()
             while not claims.absent and not self._stopping.wait(_TICK):
                 self._set_gauges()
         finally:
             claims.stop()
 
-    def _all_listed(self, claims: Reflector[Claim]) -> bool:
+    def _follow_and_negotiate(self, row: FrontEnd, classic: Classic) -> None:
+        claims: Reflector[ClassicClaim] = self._watch(
+            row,
+            classic.reader.negotiated,
+            lambda key: self._classic_claim_changed(key, claims.cache.get(key), negotiator),
+        )
+        negotiator = Negotiator(self._setting(), row, classic, claims.cache)
+        self._negotiator = negotiator
+        self._knowledge.expect_claims_anew()
+        claims.start()
+        negotiator.start()
+        try:
+            if self._all_listed(claims, negotiator.listed):
+                self._go_on()
+                negotiator.begin()
+            while not claims.absent and not self._stopping.wait(_TICK):
+                self._set_gauges()
+        finally:
+            self._negotiator = None
+            claims.stop()
+            negotiator.stop()
+
+    def _watch(
+        self, row: FrontEnd, decode: Callable[[bytes], T], on_change: Callable[[Key], None]
+    ) -> Reflector[T]:
+        return Reflector(
+            self._client,
+            row.claims_path,
+            decode,
+            on_change,
+            timing=_TIMING,
+            metrics=self._metrics,
+            on_crash=self._on_crash,
+        )
+
+    def _setting(self) -> Setting:
+        return Setting(
+            client=self._client,
+            knowledge=self._knowledge,
+            ledger=Ledger(
+                self._client,
+                self._knowledge,
+                self._turns,
+                self._table,
+                self._settings.policy,
+                metrics=self._metrics,
+            ),
+            events=self._events,
+            leading=lambda: self._elector.leading,
+            metrics=self._metrics,
+            on_crash=self._on_crash,
+            clock=self._clock,
+            rng=self._rng,
+            timing=_TIMING,
+            workers=self._settings.workers,
+        )
+
+    def _go_on(self) -> None:
+        """All that was there at the start is known."""
+        self._look_at(self._knowledge.forget_unheard_claims())
+        self._synced.set()
+
+    def _all_listed(self, claims: Reflector[T], others: Callable[[], str] = str) -> bool:
         """Wait for the first complete lists. False if they are not to come."""
         for reflector, what in ((self._nodes, "GpuNodeStates"), (claims, "claims")):
             while not reflector.synced.wait(_SYNC_TICK):
@@ -208,14 +289,27 @@ class Controller:
                 )
                 if claims.absent or self._stopping.is_set():
                     return False
+        while trouble := others():
+            self._trouble = trouble
+            if claims.absent or self._stopping.wait(_SYNC_TICK):
+                return False
         return True
 
     def _claim_changed(self, key: Key, claim: Claim | None) -> None:
         self._look_at(self._knowledge.take_claim(ClaimRef(key.namespace, key.name), claim))
 
+    def _classic_claim_changed(self, key: Key, claim: ClassicClaim | None, negotiator: Negotiator) -> None:
+        try:
+            self._claim_changed(key, None if claim is None else projected(claim))
+        except msgspec.ValidationError as error:
+            _log.error("%s", error, extra={"claim": f"{key.namespace}/{key.name}"})
+        negotiator.claim_changed(ClaimRef(key.namespace, key.name))
+
     def _node_changed(self, key: Key) -> None:
         if self._knowledge.take_node(key.name, self._nodes.cache.get(key)):
             self._queue.add(key.name)
+        if self._negotiator is not None:
+            self._negotiator.node_changed(key.name)
 
     def _look_at(self, nodes: frozenset[str]) -> None:
         for node in nodes:

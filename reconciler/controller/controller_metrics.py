@@ -11,6 +11,8 @@ WRITES = "gpu_controller_writes_total"
 LOOKS = "gpu_controller_live_looks_total"
 LISTS = "gpu_controller_lists_total"
 REFUSALS = "gpu_controller_refusals_total"
+NEGOTIATIONS = "gpu_controller_negotiations_total"
+NEGOTIATION_SECONDS = "gpu_controller_negotiation_seconds"
 LEADING = "gpu_controller_leading"
 NODES = "gpu_controller_nodes"
 CLAIMS = "gpu_controller_claims"
@@ -28,6 +30,19 @@ DECLARED = (
         name=LISTS, help="Lists of all claims for withdrawals, by result.", kind=Kind.COUNTER, labels=("result",)
     ),
     Metric(name=REFUSALS, help="Claims refused.", kind=Kind.COUNTER),
+    Metric(
+        name=NEGOTIATIONS,
+        help="Turns of pods and claims of classic DRA, by result.",
+        kind=Kind.COUNTER,
+        labels=("about", "result"),
+    ),
+    Metric(
+        name=NEGOTIATION_SECONDS,
+        help="Time a turn of a pod or claim of classic DRA took.",
+        kind=Kind.HISTOGRAM,
+        labels=("about",),
+        buckets=_FAST,
+    ),
     Metric(name=LEADING, help="1 while this replica leads, else 0.", kind=Kind.GAUGE),
     Metric(name=NODES, help="GpuNodeStates known.", kind=Kind.GAUGE),
     Metric(name=CLAIMS, help="Claims known that have devices of ours.", kind=Kind.GAUGE),

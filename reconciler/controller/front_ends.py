@@ -1,34 +1,68 @@
-"""Which generation of dynamic resource allocation a cluster speaks: a table, of which discovery picks a row."""
+"""Which generation of dynamic resource allocation a cluster speaks: a table, of which discovery picks a row.
+
+With structured parameters the scheduler allocates, and we carry out; in classic DRA our controller allocates.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Garbled, NotFound
+from state.classic.claims import ClassicReader
+from state.classic.writes import V1ALPHA1, V1ALPHA2, Dialect
 from state.dra.deciding import decide
 from state.dra.node_view import Decision, NodeView
-from state.dra.resource_claims import ClaimReader, ClaimRef
+from state.dra.resource_claims import Claim, ClaimPage, ClaimReader, ClaimRef
 
 GROUP: Final = "resource.k8s.io"
+
+
+class Reader(Protocol):
+    """Reads claims of one version; both raise ``msgspec.DecodeError``."""
+
+    def claim(self, raw: bytes) -> Claim:
+        """What one claim means for nodes."""
+
+    def page(self, raw: bytes) -> ClaimPage:
+        """Those of a list that have something of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classic:
+    """What there is to know of a classic row: how its objects differ from those of others.
+
+    ``schedulings`` is the resource in which the scheduler asks.
+    """
+
+    reader: ClassicReader
+    dialect: Dialect
+    schedulings: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEnd:
     """One row: where claims are, how they are read, and what is decided from them.
 
-    ``unless`` is a resource whose presence means that another row is to be taken for this version.
+    ``unless`` is a resource whose presence means that another row is to be taken for this version. With
+    ``classic`` the controller also negotiates.
     """
 
     version: str
-    reader: ClaimReader
+    reader: Reader
     decide: Callable[[NodeView], Decision] = decide
     unless: str = ""
+    classic: Classic | None = None
+
+    @property
+    def allocates(self) -> bool:
+        """Whether it is our controller that allocates."""
+        return self.classic is not None
 
     @property
     def source(self) -> str:
@@ -38,19 +72,39 @@ class FrontEnd:
     @property
     def claims_path(self) -> str:
         """All claims of the cluster."""
-        return f"/apis/{GROUP}/{self.version}/resourceclaims"
+        return self.path("resourceclaims")
+
+    def path(self, plural: str) -> str:
+        """All objects of a resource."""
+        return f"/apis/{GROUP}/{self.version}/{plural}"
+
+    def path_of(self, plural: str, namespace: str, name: str) -> str:
+        """One object. Names come from objects that people may have edited, so they are quoted."""
+        namespace, name = quote(namespace, safe=""), quote(name, safe="")
+        return f"/apis/{GROUP}/{self.version}/namespaces/{namespace}/{plural}/{name}"
 
     def claim_path(self, ref: ClaimRef) -> str:
-        """One claim. Names come from objects that people may have edited, so they are quoted."""
-        namespace, name = quote(ref.namespace, safe=""), quote(ref.name, safe="")
-        return f"/apis/{GROUP}/{self.version}/namespaces/{namespace}/resourceclaims/{name}"
+        """One claim."""
+        return self.path_of("resourceclaims", ref.namespace, ref.name)
 
+
+_CLASSIC: Final = ClassicReader()
 
 FRONT_ENDS: Final = (
     FrontEnd(version="v1", reader=ClaimReader()),
     FrontEnd(version="v1beta2", reader=ClaimReader()),
     FrontEnd(version="v1beta1", reader=ClaimReader()),
     FrontEnd(version="v1alpha3", reader=ClaimReader(admin_access_in_spec=True), unless="podschedulingcontexts"),
+    FrontEnd(
+        version="v1alpha2",
+        reader=_CLASSIC,
+        classic=Classic(reader=_CLASSIC, dialect=V1ALPHA2, schedulings="podschedulingcontexts"),
+    ),
+    FrontEnd(
+        version="v1alpha1",
+        reader=_CLASSIC,
+        classic=Classic(reader=_CLASSIC, dialect=V1ALPHA1, schedulings="podschedulings"),
+    ),
 )
 """Best first. 1.31's v1alpha3 is structured unless its classic mode is switched on."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from state.classic.claims import CLASSIC_SOURCES
 from state.dra.node_object import NodeObject
 from state.dra.resource_claims import Claim, ClaimRef
 
@@ -26,10 +27,18 @@ class _Answer:
     instead_of: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lost:
+    """When an entry was last seen to have gone, and in which generation of its spec."""
+
+    at: float
+    generation: int
+
+
 class Knowledge:
     """Filled by reflectors, read by workers: all methods may be called from any thread.
 
-    Of claims only those are kept that have devices of ours.
+    Of claims only those are kept that have devices of ours, or whose allocation is under way (classic DRA).
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -40,7 +49,9 @@ class Knowledge:
         self._by_node: defaultdict[str, set[ClaimRef]] = defaultdict(set)
         self._nodes: dict[str, NodeObject] = {}
         self._answers: dict[str, _Answer] = {}
-        self._lost: dict[str, dict[str, float]] = {}
+        self._open: dict[str, ClaimRef] = {}
+        self._ledger: defaultdict[str, set[str]] = defaultdict(set)
+        self._lost: dict[str, dict[str, _Lost]] = {}
         self._doubtful: dict[str, float] = {}
 
     def take_claim(self, ref: ClaimRef, claim: Claim | None) -> frozenset[str]:
@@ -64,6 +75,7 @@ class Knowledge:
         """Take in a GpuNodeState as it is now; True if there may be something to do about it."""
         with self._lock:
             before = self._nodes.get(name)
+            self._note_ledger(name, self._newest(name), node)
             if node is None:
                 self._nodes.pop(name, None)
                 self._answers.pop(name, None)
@@ -81,6 +93,7 @@ class Knowledge:
         """
         with self._lock:
             cached = self._nodes.get(node.name)
+            self._note_ledger(node.name, self._newest(node.name), node)
             self._note_lost_entries(node.name, self._newest(node.name), node)
             instead_of = None if cached is None else cached.resource_version
             self._answers[node.name] = _Answer(node=node, instead_of=instead_of)
@@ -95,6 +108,29 @@ class Knowledge:
         with self._lock:
             claims = [self._claims[ref] for ref in self._by_node.get(node, ())]
         return tuple(sorted(claims, key=lambda claim: claim.uid))
+
+    def nodes(self) -> tuple[str, ...]:
+        """The names of all nodes that have a GpuNodeState, sorted."""
+        with self._lock:
+            return tuple(sorted(self._nodes))
+
+    def open_on(self, node: str) -> frozenset[str]:
+        """Claims with an entry on a node whose allocation is under way."""
+        with self._lock:
+            newest = self._newest(node) if self._open else None
+            entries = newest.entries if newest else ()
+            return frozenset(entry.name for entry, _ in entries if entry.name in self._open)
+
+    def in_ledgers(self, uid: str) -> tuple[str, ...]:
+        """The nodes that have an entry of a claim of classic DRA, sorted."""
+        with self._lock:
+            return tuple(sorted(self._ledger.get(uid, ())))
+
+    def without_since(self, node: str, uid: str) -> int | None:
+        """The generation in which an entry was first missed, as far as that is remembered."""
+        with self._lock:
+            lost = self._lost.get(node, {}).get(uid)
+            return lost.generation if lost else None
 
     def unsure(self, node: str) -> frozenset[str]:
         """Claims whose entries have been removed lately.
@@ -128,11 +164,18 @@ class Knowledge:
                 del self._by_node[node]
         for node in nodes - old_nodes:
             self._by_node[node].add(ref)
-        if claim is not None and nodes:
+        if before is not None and before.open:
+            self._open.pop(before.uid, None)
+        if claim is not None and claim.open:
+            self._open[claim.uid] = ref
+        if claim is not None and (nodes or claim.open):
             self._claims[ref] = claim
         elif before is not None:
             del self._claims[ref]
-        return frozenset() if before == claim else old_nodes | nodes
+        if before == claim:
+            return frozenset()
+        uids = {one.uid for one in (before, claim) if one is not None}
+        return old_nodes.union(nodes, *(self._ledger[uid] for uid in uids if uid in self._ledger))
 
     def _newest(self, name: str) -> NodeObject | None:
         cached, answer = self._nodes.get(name), self._answers.get(name)
@@ -154,7 +197,23 @@ class Knowledge:
         gone = {entry.name for entry, _ in before.entries} - present
         if not gone and name not in self._lost:
             return
-        lost = self._lost.pop(name, {}) | dict.fromkeys(gone, at)
-        lost = {uid: since for uid, since in lost.items() if at - since < DOUBT and uid not in present}
+        lost = self._lost.pop(name, {}) | dict.fromkeys(gone, _Lost(at=at, generation=now.generation))
+        lost = {uid: one for uid, one in lost.items() if at - one.at < DOUBT and uid not in present}
         if lost:
             self._lost[name] = lost
+
+    def _note_ledger(self, name: str, before: NodeObject | None, now: NodeObject | None) -> None:
+        """Keep track of where claims of classic DRA have entries: nobody else knows that while they are open."""
+        old = _classic_entries(before)
+        new = _classic_entries(now)
+        for uid in old - new:
+            self._ledger[uid].discard(name)
+            if not self._ledger[uid]:
+                del self._ledger[uid]
+        for uid in new - old:
+            self._ledger[uid].add(name)
+
+
+def _classic_entries(node: NodeObject | None) -> frozenset[str]:
+    entries = () if node is None else node.entries
+    return frozenset(entry.name for entry, _ in entries if entry.source in CLASSIC_SOURCES)

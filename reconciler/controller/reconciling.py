@@ -15,6 +15,7 @@ from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.node_states import read_node_state, write_spec
 from reconciler.controller.standby import Patience
+from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import ApiError, Conflict, NotFound
 from reconciler.runtime.metrics import Metrics
@@ -60,6 +61,7 @@ class Reconciler:
         self,
         client: KubeClient,
         knowledge: Knowledge,
+        turns: Turns,
         front_end: Callable[[], FrontEnd],
         table: ProfileTable,
         lister: Lister,
@@ -71,6 +73,7 @@ class Reconciler:
     ) -> None:
         self._client = client
         self._knowledge = knowledge
+        self._turns = turns
         self._front_end = front_end
         self._table = table
         self._lister = lister
@@ -83,6 +86,10 @@ class Reconciler:
 
     def look_at(self, node: str) -> Next:
         """Do what there is to do for a node."""
+        with self._turns.at(node):
+            return self._look_at(node)
+
+    def _look_at(self, node: str) -> Next:
         leading = self._leading()
         round_ = _Round(cautious=not leading, acting=leading, looks={})
         for _ in range(_STEPS):
@@ -134,6 +141,7 @@ class Reconciler:
             looks=round_.looks,
             listing=self._lister.found(node) if seen else None,
             unsure=self._knowledge.unsure(node),
+            open=self._knowledge.open_on(node),
             cautious=round_.cautious or self._knowledge.doubtful(node),
             withdrawals_seen=seen,
         )
@@ -165,7 +173,7 @@ class Reconciler:
 
     def _write(self, node: str, write: SpecWrite) -> None:
         try:
-            answer = write_spec(self._client, node, write)
+            answer = write_spec(self._client, node, write, inventory=self._front_end().allocates)
         except Conflict:
             raise
         except ApiError:
@@ -181,7 +189,7 @@ class Reconciler:
     def _reread(self, node: str) -> None:
         """The object has changed: see how. One that is gone is no error, its watch will tell."""
         try:
-            self._knowledge.take_answer(read_node_state(self._client, node))
+            self._knowledge.take_answer(read_node_state(self._client, node, inventory=self._front_end().allocates))
         except NotFound:
             self._knowledge.take_node(node, None)
 

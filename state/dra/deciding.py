@@ -22,14 +22,12 @@ from state.dra.node_view import (
     NeedsLiveLook,
     NodeView,
     Nothing,
-    Refused,
-    SpecWrite,
     WaitUntil,
 )
 from state.dra.projection import ProjectedDevice, Projection, project
 from state.dra.resource_claims import Claim, ClaimRef
+from state.dra.spec_writing import same_entry, spec_write
 from state.dra.withdrawals import Withdrawals, judge_withdrawals, useful_listing
-from state.manifest import API_VERSION, KIND
 
 
 def decide(view: NodeView) -> Decision:
@@ -72,8 +70,8 @@ class _Projector:
 class _Known:
     """What is known once all doubts have been looked into.
 
-    ``projections`` are of claims that have devices here; ``kept`` are entries of claims about which nothing could
-    be found out, to be written back as they are.
+    ``projections`` are of claims that have devices here; ``kept`` are entries to be written back as they are: of
+    claims that are being allocated just now, and of those about which nothing could be found out.
     """
 
     projections: tuple[Projection, ...]
@@ -97,7 +95,11 @@ class _Known:
             claims = {uid: claim for uid, claim in claims.items() if claim.ref != ref}
             if look.claim is not None and look.claim.on(view.node):
                 claims[look.claim.uid] = look.claim
-        kept = tuple(entry for entry, _ in state.entries if _ref(entry) in unknown and entry.name not in claims)
+        kept = tuple(
+            entry
+            for entry, _ in state.entries
+            if entry.name not in claims and (entry.ref in unknown or _is_open(entry, view))
+        )
         devices = {result.device for claim in claims.values() for result in claim.on(view.node)}
         devices |= {device.device for entry in kept for device in entry.devices}
         return cls(
@@ -106,6 +108,14 @@ class _Known:
             unknown=unknown,
             claimed=frozenset(devices),
         )
+
+
+def _is_open(entry: Entry, view: NodeView) -> bool:
+    """Whether the entry's claim is just being allocated. Unlike removing, keeping an entry needs but a cache."""
+    look = view.looks.get(entry.ref)
+    if look is None or look.failed:
+        return entry.name in view.open
+    return look.claim is not None and look.claim.uid == entry.name and look.claim.open
 
 
 def _heard_of(view: NodeView, state: NodeObject) -> tuple[Claim, ...]:
@@ -121,10 +131,12 @@ def _doubts(view: NodeView, state: NodeObject, projector: _Projector) -> dict[Cl
     cached = {claim.uid: claim for claim in view.claims if claim.on(view.node)}
     entries = {entry.name: entry for entry, _ in state.entries}
     for uid, entry in entries.items():
+        if uid not in cached and _is_open(entry, view):
+            continue
         if uid not in cached:
-            doubts[_ref(entry)] = f"{_ref(entry)} seems to have no devices here any more"
+            doubts[entry.ref] = f"{entry.ref} seems to have no devices here any more"
         elif not _same(entry, projector.of(cached[uid])):
-            doubts[_ref(entry)] = doubts[cached[uid].ref] = f"{_ref(entry)} seems to have other devices now"
+            doubts[entry.ref] = doubts[cached[uid].ref] = f"{entry.ref} seems to have other devices now"
     for uid, claim in cached.items():
         if uid not in entries and (view.cautious or uid in view.unsure or not state.adopted):
             doubts[claim.ref] = f"{claim.ref} may have gone while this was decided"
@@ -144,14 +156,10 @@ def _held_on_node(state: NodeObject, cached: Mapping[str, Claim]) -> Iterable[Cl
             yield ClaimRef(namespace, name)
 
 
-def _ref(entry: Entry) -> ClaimRef:
-    return ClaimRef(entry.claim_namespace, entry.claim_name)
-
-
 def _same(entry: Entry, projection: Projection) -> bool:
     """Whether the entry is this projection, whatever VFs it was given and whichever API version it came from."""
     return (
-        _ref(entry) == projection.ref
+        entry.ref == projection.ref
         and entry.refused == projection.refused
         and entry.config == dict(projection.config)
         and len(entry.devices) == len(projection.devices)
@@ -178,7 +186,7 @@ def _write(view: NodeView, state: NodeObject, known: _Known) -> Decision:
     withdrawals = judge_withdrawals(view, state, known.claimed, certain=certain)
     changes = _changes(state, wanted, withdrawals)
     if changes:
-        return _spec_write(state, wanted, withdrawals, changes)
+        return spec_write(state, wanted, withdrawals.confirmed, changes)
     waits = tuple(f"{device} is to be withdrawn" for device in withdrawals.pending)
     if not certain:
         why = (*(f"can't look at {ref}: {why}" for ref, why in sorted(known.unknown.items())), *held_back)
@@ -243,53 +251,13 @@ def _changes(state: NodeObject, wanted: Mapping[str, Entry], withdrawals: Withdr
     """What a write would change, in words; empty: nothing."""
     there = {entry.name: entry for entry, _ in state.entries}
     changes = [] if state.adopted else [f"adopt object {state.uid}"]
-    changes += [f"remove {_ref(entry)} ({uid})" for uid, entry in sorted(there.items()) if uid not in wanted]
+    changes += [f"remove {entry.ref} ({uid})" for uid, entry in sorted(there.items()) if uid not in wanted]
     for uid, entry in sorted(wanted.items()):
         if uid not in there:
-            changes.append(f"add {_ref(entry)} ({uid})")
-        elif not _equal(there[uid], entry):
-            changes.append(f"change {_ref(entry)} ({uid})")
+            changes.append(f"add {entry.ref} ({uid})")
+        elif not same_entry(there[uid], entry):
+            changes.append(f"change {entry.ref} ({uid})")
     old, new = state.confirmed, withdrawals.confirmed
     changes += [f"confirm the withdrawal of {device}" for device in sorted(new) if new[device] != old.get(device)]
     changes += [f"forget the withdrawal of {device}" for device in sorted(old) if device not in new]
     return tuple(changes)
-
-
-def _equal(before: Entry, after: Entry) -> bool:
-    """Replicas may read claims in different API versions: that alone is no difference."""
-    return before == msgspec.structs.replace(after, source=before.source)
-
-
-def _spec_write(
-    state: NodeObject,
-    wanted: Mapping[str, Entry],
-    withdrawals: Withdrawals,
-    changes: tuple[str, ...],
-) -> SpecWrite:
-    there = {entry.name: (entry, raw) for entry, raw in state.entries}
-    order = [*(uid for uid in there if uid in wanted), *sorted(uid for uid in wanted if uid not in there)]
-    allocations: list[msgspec.Raw] = []
-    refused: list[Refused] = []
-    for uid in order:
-        entry, before = wanted[uid], there.get(uid)
-        unchanged = before is not None and _equal(before[0], entry)
-        allocations.append(before[1] if before and unchanged else msgspec.Raw(msgspec.json.encode(entry)))
-        if entry.refused is not None and not unchanged:
-            refused.append(Refused(uid=uid, ref=_ref(entry), refusal=entry.refused))
-    body = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": state.name, "uid": state.uid, "resourceVersion": state.resource_version},
-        "spec": {
-            "adoptedUID": state.uid,
-            "allocations": allocations,
-            "withdrawalsConfirmed": withdrawals.confirmed,
-        },
-    }
-    return SpecWrite(
-        body=msgspec.json.encode(body),
-        names=frozenset(order),
-        confirmed=withdrawals.confirmed,
-        refused=tuple(refused),
-        why=changes,
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from state.dra.resource_claims import ClaimRef
 from state.manifest import AllocatedDevice, ClaimRefusal, RequestConfig, VirtualFunction
 from state.records import AppliedDevice
 
@@ -45,6 +46,11 @@ class Entry(_Part, frozen=True, kw_only=True, omit_defaults=True):
     config: dict[str, SeenConfig] = {}
     refused: SeenRefusal | None = None
 
+    @property
+    def ref(self) -> ClaimRef:
+        """Where its claim is to be found."""
+        return ClaimRef(self.claim_namespace, self.claim_name)
+
 
 class NodeAllocation(_Part, frozen=True, kw_only=True):
     """What the node says it has given to an allocation. ``claim`` is ``namespace/name``."""
@@ -52,6 +58,7 @@ class NodeAllocation(_Part, frozen=True, kw_only=True):
     name: str
     origin: str = ""
     claim: str = ""
+    phase: str = ""
     devices: tuple[AppliedDevice, ...] = ()
 
 
@@ -72,6 +79,9 @@ class _Manual(_Part, frozen=True):
 
 
 class _Spec(_Part, frozen=True):
+    policy: msgspec.Raw = msgspec.Raw(b"{}")
+    overrides: msgspec.Raw = msgspec.Raw(b"[]")
+    releases: tuple[str, ...] = ()
     allocations: tuple[msgspec.Raw, ...] = ()
     manual_allocations: tuple[_Manual, ...] = ()
     adopted_uid: str = msgspec.field(default="", name="adoptedUID")
@@ -80,6 +90,7 @@ class _Spec(_Part, frozen=True):
 
 class _Status(_Part, frozen=True):
     observed_generation: int | None = None
+    devices: msgspec.Raw = msgspec.Raw(b"[]")
     allocations: tuple[NodeAllocation, ...] = ()
     withdrawn: dict[str, str] = {}
 
@@ -90,11 +101,21 @@ class _Object(_Part, frozen=True):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node has and what people say of it, in JSON: many nodes are watched, and few looked into at once."""
+
+    devices: msgspec.Raw
+    policy: msgspec.Raw
+    overrides: msgspec.Raw
+
+
 class NodeObject(msgspec.Struct, frozen=True, kw_only=True):
     """A GpuNodeState: who it is, what stands in the controller's part of its spec, and what the node reports.
 
     ``entries`` are paired with the JSON they were read from. ``reported`` says that the node agent has written a
-    status; ``manual`` are the logical names of devices that people gave away.
+    status, by the spec of ``observed_generation``; ``manual`` are the logical names of devices that people gave
+    away, ``releases`` the UIDs of claims that count as gone because people say so. ``inventory`` is only read for
+    those who allocate.
     """
 
     name: str
@@ -107,13 +128,34 @@ class NodeObject(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: dict[str, str]
     manual: tuple[str, ...]
     reported: bool
+    observed_generation: int
     allocations: tuple[NodeAllocation, ...]
     withdrawn: dict[str, str]
+    releases: tuple[str, ...]
+    inventory: Inventory | None = None
 
     @property
     def adopted(self) -> bool:
         """Whether the controller has written to this very object before."""
         return self.adopted_uid == self.uid
+
+    def entry(self, uid: str) -> Entry | None:
+        """The entry of a claim."""
+        return next((entry for entry, _ in self.entries if entry.name == uid), None)
+
+    def holds(self, uid: str, without_since: int | None) -> bool:
+        """Whether the node may still have something of a claim.
+
+        ``without_since`` is the generation of the spec that first had no entry of it, where that is known: what
+        the node says counts once it has read that one.
+        """
+        if self.entry(uid) is not None:
+            return True
+        if uid in self.releases:
+            return False
+        needed = self.generation if without_since is None else without_since
+        behind = not self.reported or self.observed_generation < needed
+        return behind or any(allocation.name == uid for allocation in self.allocations)
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -125,7 +167,7 @@ _read_object = msgspec.json.Decoder(_Object).decode
 _read_entry = msgspec.json.Decoder(Entry).decode
 
 
-def read_node_object(raw: bytes) -> NodeObject:
+def read_node_object(raw: bytes, *, inventory: bool = False) -> NodeObject:
     """The GpuNodeState in ``raw``, JSON of an API server. Raises ``msgspec.DecodeError``, naming the field."""
     wire = _read_object(raw)
     meta, spec, status = wire.metadata, wire.spec, wire.status
@@ -140,6 +182,13 @@ def read_node_object(raw: bytes) -> NodeObject:
         confirmed=spec.withdrawals_confirmed,
         manual=tuple(device.device for manual in spec.manual_allocations for device in manual.devices),
         reported=status.observed_generation is not None,
+        observed_generation=status.observed_generation or 0,
+        releases=spec.releases,
+        inventory=Inventory(
+            devices=status.devices.copy(), policy=spec.policy.copy(), overrides=spec.overrides.copy()
+        )
+        if inventory
+        else None,
         allocations=status.allocations,
         withdrawn=status.withdrawn,
     )

@@ -34,6 +34,7 @@ class NodeView:
     ``claims`` are those with devices here according to a cache, which may be behind; ``looks`` are live answers,
     ``listing`` the last consistent list. ``unsure`` are UIDs of claims that the cache may be wrong about although
     no entry contradicts it, and with ``cautious`` all are: they are looked up before they are given an entry.
+    ``open`` are UIDs of claims that are not allocated yet by that cache, and whose entries are to stand.
     ``withdrawals_seen`` says since when each withdrawal (device, token) is known.
     """
 
@@ -46,6 +47,7 @@ class NodeView:
     looks: Mapping[ClaimRef, Look] = field(default_factory=dict)
     listing: Listing | None = None
     unsure: frozenset[str] = frozenset()
+    open: frozenset[str] = frozenset()
     cautious: bool = False
     withdrawals_seen: Mapping[tuple[str, str], float] = field(default_factory=dict)
 

@@ -50,12 +50,17 @@ class OpaqueConfig(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A claim: ``results`` and ``configs`` are those of our driver, empty without an allocation of ours."""
+    """A claim: ``results`` and ``configs`` are those of our driver, empty without an allocation of ours.
+
+    ``open``: our controller is about to allocate it itself (classic DRA), so that the entry of a node is no
+    leftover although nothing is allocated yet.
+    """
 
     uid: str
     ref: ClaimRef
     results: tuple[Result, ...] = ()
     configs: tuple[OpaqueConfig, ...] = ()
+    open: bool = False
 
     def on(self, node: str) -> tuple[Result, ...]:
         """Its devices on one node: our pools are named after their nodes."""

@@ -10,6 +10,7 @@ from reconciler.controller.front_ends import FRONT_ENDS
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.reconciling import Reconciler
+from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from reconciler.runtime.kube.errors import ApiError
 from reconciler.runtime.metrics import NoMetrics
@@ -42,6 +43,7 @@ class Replica:
         self._reconciler = Reconciler(
             client,
             self.knowledge,
+            Turns(),
             lambda: FRONT_ENDS[0],
             table(),
             self.lister,

@@ -156,8 +156,8 @@ def test_nothing_is_ready_before_all_has_been_listed() -> None:
 
 
 def test_a_cluster_without_claims_is_waited_for() -> None:
-    world = World("1.26")
-    with world.controller() as controller:
+    world = World()
+    with world.controller(over=Upgraded(world.cluster, "v9")) as controller:
         eventually(lambda: "claims can't be watched" in controller.not_ready())
 
 

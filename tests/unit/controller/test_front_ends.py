@@ -9,7 +9,7 @@ from reconciler.controller.front_ends import NoFrontEnd, discover
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from reconciler.runtime.kube.errors import ApiError
 from reconciler.runtime.kube.transport import Request, Response
-from state.dra.resource_claims import ClaimRef
+from state.dra.resource_claims import ClaimReader, ClaimRef
 from tests.kube_in_memory import InMemory
 
 
@@ -34,15 +34,28 @@ class Scripted(InMemory):
 def test_the_best_version_of_each_release_is_chosen(release: str, version: str) -> None:
     row = discover(KubeClient(InMemory(kubesim.Cluster(release))))
     assert row.version == version
-    assert not row.reader.admin_access_in_spec
+    assert not row.allocates
+    assert row.reader == ClaimReader()
 
 
 def test_1_31_is_structured_unless_its_classic_mode_is_on() -> None:
     plain = ["deviceclasses", "resourceclaims", "resourceclaims/status", "resourceslices"]
     row = discover(KubeClient(Scripted({"v1alpha3": plain})))
-    assert row.reader.admin_access_in_spec
+    assert row.reader == ClaimReader(admin_access_in_spec=True)
     with pytest.raises(NoFrontEnd, match="v1alpha3"):
         discover(KubeClient(Scripted({"v1alpha3": [*plain, "podschedulingcontexts"]})))
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "schedulings"),
+    [("1.26", "v1alpha1", "podschedulings")]
+    + [(release, "v1alpha2", "podschedulingcontexts") for release in ("1.27", "1.28", "1.29", "1.30")],
+)
+def test_older_releases_are_classic(release: str, version: str, schedulings: str) -> None:
+    row = discover(KubeClient(InMemory(kubesim.Cluster(release))))
+    assert row.version == version
+    assert row.classic is not None
+    assert row.classic.schedulings == schedulings
 
 
 def test_a_version_without_claims_is_none() -> None:
@@ -55,8 +68,8 @@ def test_a_version_without_claims_is_none() -> None:
 
 
 def test_what_is_not_served_is_told() -> None:
-    with pytest.raises(NoFrontEnd, match="v1alpha1; known here: v1, v1beta2"):
-        discover(KubeClient(InMemory(kubesim.Cluster("1.26"))))
+    with pytest.raises(NoFrontEnd, match="v9; known here: v1, v1beta2"):
+        discover(KubeClient(Scripted({"v9": ["resourceclaims"]})))
 
 
 def test_an_answer_that_is_none_is_an_api_error() -> None:

@@ -1,0 +1,1 @@
+"""Classic DRA: the negotiation with the scheduler, in which the controller allocates."""

@@ -1,0 +1,155 @@
+"""The ledger: what claims have on a node stands in its GpuNodeState before anybody is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Container, Mapping, Sequence
+from typing import Final
+
+from reconciler.controller import controller_metrics as measures
+from reconciler.controller.knowledge import Knowledge
+from reconciler.controller.node_states import read_node_state, write_spec
+from reconciler.controller.turns import Turns
+from reconciler.runtime.kube.client import KubeClient
+from reconciler.runtime.kube.errors import Conflict, NotFound
+from reconciler.runtime.metrics import Metrics
+from state.classic.entries import entry_of
+from state.classic.handles import HandleError
+from state.classic.placing import Placement, Unsuitable, place
+from state.classic.room import NodeRoom
+from state.classic.sources import RoomUnknown, room_on
+from state.classic.spots import Policy, PreferredAllocation
+from state.classic.wishes import Wish
+from state.dra.node_object import Entry, NodeObject
+from state.dra.spec_writing import spec_write
+from state.profiles import ProfileTable
+
+_TRIES: Final = 8
+"""Writes of one decision: more are only refused where others keep writing to the same object."""
+
+_log = logging.getLogger(__name__)
+
+
+class Crowded(Exception):
+    """Others kept changing the node's object: to be tried again."""
+
+
+class Ledger:
+    """Asks for and takes room on nodes. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        knowledge: Knowledge,
+        turns: Turns,
+        table: ProfileTable,
+        policy: Policy,
+        *,
+        metrics: Metrics,
+    ) -> None:
+        self._client = client
+        self._knowledge = knowledge
+        self._turns = turns
+        self._table = table
+        self._policy = policy
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._rooms: dict[str, tuple[NodeObject | None, NodeRoom | RoomUnknown]] = {}
+
+    def unsuitable(self, node: str, wishes: Sequence[Wish]) -> Mapping[str, str]:
+        """Why a node can't serve all these claims together, by claim UID; empty if it can. From caches alone."""
+        answer = self._place(self._knowledge.node(node), node, wishes)
+        return answer.reasons if isinstance(answer, Unsuitable) else {}
+
+    def take(self, node: str, source: str, wishes: Sequence[Wish]) -> Mapping[str, Entry] | Unsuitable:
+        """Give all these claims devices of a node, or none; returns their entries, which stand from then on.
+
+        What a claim has already it keeps. Raises Crowded and ApiError.
+        """
+        with self._turns.at(node):
+            for _ in range(_TRIES):
+                state = self._knowledge.node(node)
+                answer = self._place(state, node, wishes)
+                if isinstance(answer, Unsuitable):
+                    return answer
+                if state is None:
+                    raise ValueError(f"{node}: devices of a node without GpuNodeState")
+                there = {entry.name: entry for entry, _ in state.entries}
+                try:
+                    missing = self._entries(node, source, wishes, answer, there)
+                except HandleError as error:
+                    return _no_room(wishes, str(error))
+                if not missing:
+                    return {wish.uid: there[wish.uid] for wish in wishes}
+                try:
+                    self._write(state, {**there, **missing}, missing)
+                except Conflict:
+                    self._metrics.count(measures.WRITES, result="conflict")
+                    self._reread(node)
+        raise Crowded(f"others keep changing the GpuNodeState of {node}")
+
+    def in_order(self, nodes: Sequence[str]) -> tuple[str, ...]:
+        """Nodes as the policy would have them tried: those in use first, or last, or by name."""
+        users = {node: len(state.entries) for node in nodes if (state := self._knowledge.node(node)) is not None}
+        sign = {PreferredAllocation.PACKED: -1, PreferredAllocation.BALANCED: 1}.get(self._policy.preferred, 0)
+        return tuple(sorted(users, key=lambda node: (sign * users[node], node)))
+
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        with self._lock:
+            self._rooms.pop(node, None)
+
+    def room(self, node: str) -> NodeRoom:
+        """The room on a node. Raises RoomUnknown."""
+        return self._room(self._knowledge.node(node), node)
+
+    def _place(self, state: NodeObject | None, node: str, wishes: Sequence[Wish]) -> Placement | Unsuitable:
+        try:
+            return place(self._room(state, node), wishes, self._policy)
+        except RoomUnknown as error:
+            return _no_room(wishes, str(error))
+
+    def _entries(
+        self, node: str, source: str, wishes: Sequence[Wish], placed: Placement, there: Container[str]
+    ) -> dict[str, Entry]:
+        return {
+            wish.uid: entry_of(wish, node, source, placed.devices[wish.uid], self._table)
+            for wish in wishes
+            if wish.uid not in there
+        }
+
+    def _room(self, state: NodeObject | None, node: str) -> NodeRoom:
+        """The room as of ``state``: worked out once for each version of the object."""
+        with self._lock:
+            before = self._rooms.get(node)
+        if before is None or before[0] is not state:
+            found: NodeRoom | RoomUnknown
+            try:
+                found = room_on(state, self._table)
+            except RoomUnknown as error:
+                found = error
+            before = state, found
+            with self._lock:
+                self._rooms[node] = before
+        if isinstance(before[1], RoomUnknown):
+            raise RoomUnknown(str(before[1]))
+        return before[1]
+
+    def _write(self, state: NodeObject, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
+        why = tuple(f"allocate {entry.ref} ({uid})" for uid, entry in added.items())
+        write = spec_write(state, entries, state.confirmed, why)
+        answer = write_spec(self._client, state.name, write, inventory=True)
+        self._metrics.count(measures.WRITES, result="ok")
+        self._knowledge.take_answer(answer)
+        _log.info("wrote the spec", extra={"node": state.name, "changes": "; ".join(why)})
+
+    def _reread(self, node: str) -> None:
+        try:
+            self._knowledge.take_answer(read_node_state(self._client, node, inventory=True))
+        except NotFound:
+            self._knowledge.take_node(node, None)
+
+
+def _no_room(wishes: Sequence[Wish], why: str) -> Unsuitable:
+    return Unsuitable(reasons={wish.uid: why for wish in wishes})
