@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import kubesim
 from reconciler.controller.node_states import NODE_STATES
 from tests.contract_files import REPOSITORY
 from tests.model.controller.test_controller import World
@@ -141,6 +142,14 @@ class ClassicWorld(World):
     def claim(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.cluster.get(self.path("resourceclaims", name))
         return found
+
+    def is_gone(self, name: str) -> bool:
+        """Whether there is no such claim."""
+        try:
+            self.claim(name)
+        except kubesim.Refusal as refusal:
+            return refusal.code == 404
+        return False
 
     def status(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.claim(name).get("status", {})
