@@ -240,6 +240,18 @@ def _add_controller(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--probes-listen", type=_listen, metavar="[ADDR:]PORT", help="serve /healthz and /readyz there (off)"
     )
+    command.add_argument(
+        "--preferred-allocation-policy",
+        choices=("none", "packed", "balanced"),
+        default="none",
+        help="Kubernetes 1.26 to 1.30: GPUs with the least (packed) or most left (balanced) come first (none)",
+    )
+    command.add_argument(
+        "--allocation-policy-resource",
+        choices=("memory", "millicores"),
+        default="memory",
+        help="what of a GPU that policy looks at (memory)",
+    )
     _add_serving(command)
 
 

@@ -19,6 +19,7 @@ from reconciler.node.tables import load_tables
 from reconciler.runtime.kube.config import SERVICE_ACCOUNT, Cluster, ConfigError
 from reconciler.runtime.logs import LogFormat, set_up_logging
 from reconciler.runtime.metrics import Listen, parse_listen
+from state.classic.spots import Policy, PolicyResource, PreferredAllocation
 
 _ABOUT_ADDRESSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 """What only listening can fail with; such errors name no file."""
@@ -37,6 +38,10 @@ def run_cluster_controller(options: Options, screen: Terminal) -> int:
         settings=ControllerSettings(
             lease_namespace=options.lease_namespace or _own_namespace(),
             identity=f"{socket.gethostname()}_{uuid.uuid4()}",
+            policy=Policy(
+                preferred=PreferredAllocation(options.preferred_allocation_policy),
+                resource=PolicyResource(options.allocation_policy_resource),
+            ),
         ),
         probes=_listen(options.probes_listen),
         metrics=_listen(options.metrics_listen),

@@ -52,6 +52,8 @@ class Options:
     metrics_listen: str = ""
     probes_listen: str = ""
     lease_namespace: str = ""
+    preferred_allocation_policy: str = "none"
+    allocation_policy_resource: str = "memory"
     kubelet_root: str = ""
     instance: str = ""
     log_format: str = "text"
