@@ -1,1 +1,1 @@
-"""Generates the custom resource definition of GpuNodeState from the types of its manifest and status."""
+"""Generates the custom resource definitions in deploy/crd from the types in state/."""

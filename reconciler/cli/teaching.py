@@ -93,8 +93,8 @@ LESSONS = {
     "controller": Lesson(
         summary="give a cluster's claims to its nodes (daemon)",
         about="Writes what ResourceClaims were allocated into the GpuNodeStates of their nodes, and numbers the "
-        "virtual functions. In Kubernetes 1.26 to 1.30 it also does what the scheduler does later: it finds the "
-        "GPUs for claims. Any number of replicas may run; a Lease lets one do the work while it can. Needs no GPU. "
+        "virtual functions. In Kubernetes 1.26 to 1.30 it also finds the GPUs for them, as the scheduler does "
+        "later. Any number of replicas may run; a Lease lets one do the work while it can. Needs no GPU. "
         "Ends at SIGTERM; what was written stays.",
         usage="[options]",
         exits=((0, "ended as told"), (1, "could not start, or broke down; stderr says why")),

@@ -122,7 +122,7 @@ def _rank(spot: Spot) -> Rank:
 
 
 def _capacity(spots: Iterable[Spot], enough: int) -> int:
-    """How many devices can be had of all these, of each GPU in one way only; counted no further than ``enough``."""
+    """How many devices can be had of all these, of each GPU in one way only; no more than is ``enough``."""
     by_way: dict[tuple[str, str], int] = {}
     best: dict[str, int] = {}
     total = 0

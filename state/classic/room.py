@@ -23,7 +23,8 @@ WHOLE_GPU: Final = 1000
 UNSET_MILLICORES: Final = 1
 """What a share of a GPU counts if its claim doesn't say (Intel's classic driver, 0.2 and later)."""
 
-_VFIO = (OverrideDriver.VFIO, OverrideDriver.XE_VFIO)
+_PAUSED: Final = "is on a node that is paused"
+_VFIO: Final = (OverrideDriver.VFIO, OverrideDriver.XE_VFIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +182,7 @@ def _layout(gpu: DeviceStatus, profile: Profile) -> VfLayout:
 def _closed(gpu: DeviceStatus, source: NodeRoomSource, override: Override | None) -> str:
     """Why claims get nothing of a GPU, whatever they want; empty if they do."""
     if source.paused:
-        return "is on a node that is paused"
+        return _PAUSED
     if gpu.health == "Unhealthy":
         causes = ", ".join(sickness.message for sickness in gpu.sickness)
         return "is not healthy" + (f" ({causes})" if causes else "")
@@ -236,25 +237,30 @@ def _barred(
     fixed: Override | None,
     profiles: Sequence[Profile],
 ) -> Mapping[Use, str]:
-    barred = {Use.MONITOR: _not_watched(gpu)}
-    if closed:
-        return {**barred, Use.WHOLE: closed, Use.SHARED: closed, Use.VF: closed}
-    layout = None if fixed is None else fixed.virtual_functions
-    if layout is not None:
-        split = f"is kept split into {layout.profile} by an override"
-        barred[Use.WHOLE] = barred[Use.SHARED] = split
-    elif source.policy.shared_memory is False:
-        barred[Use.SHARED] = "is not to be shared, says the policy"
-    if not total_vfs(gpu):
-        barred[Use.VF] = "can't have VFs"
-    elif gpu.name in source.failed:
-        barred[Use.VF] = "failed to make VFs"
-    elif not profiles:
-        barred[Use.VF] = _no_layouts(fixed)
+    """Why uses of it are not open to claims."""
+    itself = closed or _no_gpu_itself(fixed)
+    policy = "is not to be shared, says the policy" if source.policy.shared_memory is False and not fixed else ""
+    barred = {
+        Use.MONITOR: _not_watched(gpu, source),
+        Use.WHOLE: itself,
+        Use.SHARED: itself or policy,
+        Use.VF: closed or _no_vfs(gpu, source, fixed, profiles),
+    }
     return {use: why for use, why in barred.items() if why}
 
 
-def _no_layouts(fixed: Override | None) -> str:
+def _no_gpu_itself(fixed: Override | None) -> str:
+    layout = None if fixed is None else fixed.virtual_functions
+    return "" if layout is None else f"is kept split into {layout.profile} by an override"
+
+
+def _no_vfs(gpu: DeviceStatus, source: NodeRoomSource, fixed: Override | None, profiles: Sequence[Profile]) -> str:
+    if not total_vfs(gpu):
+        return "can't have VFs"
+    if gpu.name in source.failed:
+        return "failed to make VFs"
+    if profiles:
+        return ""
     if fixed is None:
         return "is not to be split, says the policy"
     if fixed.virtual_functions is None:
@@ -262,8 +268,10 @@ def _no_layouts(fixed: Override | None) -> str:
     return f"can't be split into {fixed.virtual_functions.profile}, as an override wants it"
 
 
-def _not_watched(gpu: DeviceStatus) -> str:
+def _not_watched(gpu: DeviceStatus, source: NodeRoomSource) -> str:
     """Why there is nothing to look on with: it has gone, or has no driver whose nodes could be handed out."""
+    if source.paused:
+        return _PAUSED
     if any(sickness.cause == "DeviceAbsent" for sickness in gpu.sickness):
         return "has gone"
     return "" if gpu.driver in DRM_DRIVERS else f"is bound to {gpu.driver or 'no driver'}"

@@ -1,0 +1,1 @@
+"""Classic dynamic resource allocation: our own controller allocates, and negotiates with the scheduler."""
