@@ -17,6 +17,9 @@ from state.dra.resource_claims import Claim, ClaimPage, ClaimRef
 DRIVERS: Final = ("gpu.dra.intel.com", "gpu.resource.intel.com")
 """Names under which classic clusters know us: of the first release of Intel's driver, and of later ones."""
 
+DELAYED: Final = "WaitForFirstConsumer"
+"""The mode of allocation in which a claim waits for its first pod; the default."""
+
 CLASSIC_SOURCES: Final = frozenset({"resource.k8s.io/v1alpha1", "resource.k8s.io/v1alpha2"})
 """What entries of classic claims name as their source."""
 
@@ -118,7 +121,7 @@ class _Metadata(_Wire):
 class _Spec(_Wire):
     resource_class_name: str = ""
     parameters_ref: Reference | None = None
-    allocation_mode: str = "WaitForFirstConsumer"
+    allocation_mode: str = DELAYED
 
 
 class _Handle(_Wire):

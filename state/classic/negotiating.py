@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from state.classic.claims import DRIVERS, ClassicClaim
+from state.classic.claims import DELAYED, DRIVERS, ClassicClaim
+from state.classic.parameters import ParametersError
+from state.classic.wishes import Wish
+from state.mismatches import Problem
 
 _NODES_TOLD: Final = 3
 
@@ -37,6 +40,15 @@ def next_step(claim: ClassicClaim, *, held: bool, wanted: bool, ours: bool) -> S
     if claim.immediate:
         return Step.ALLOCATE if ours else Step.NOTHING
     return Step.GIVE_UP if claim.fence and not wanted else Step.NOTHING
+
+
+def check_immediate(wish: Wish) -> None:
+    """Raise ParametersError for what can't be allocated before a pod comes: monitors watch the pod's own node."""
+    if wish.of_class.monitor:
+        why = "is Immediate, but which node is to be monitored depends on the pod"
+        raise ParametersError(
+            f"ResourceClaim {wish.ref}", [Problem(path="spec.allocationMode", why=why, allowed=(DELAYED,))]
+        )
 
 
 def is_pending(claim: ClassicClaim) -> bool:

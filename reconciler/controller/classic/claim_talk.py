@@ -18,7 +18,7 @@ from reconciler.runtime.kube.event_bodies import EventType, Regarding
 from state.classic.claims import ClassicClaim
 from state.classic.classes import ResourceClass
 from state.classic.handles import HandleError, results_of
-from state.classic.negotiating import Step, next_step, of_nodes
+from state.classic.negotiating import Step, check_immediate, next_step, of_nodes
 from state.classic.parameters import ParametersError
 from state.classic.placing import Unsuitable
 from state.classic.wishes import Wish
@@ -128,6 +128,7 @@ class ClaimTalk:
             return Next(after=_SOON)
         try:
             wish = desk.asking.wish(claim, of_class)
+            check_immediate(wish)
         except ParametersError as error:
             self._tell(claim, "AllocationFailed", str(error))
             return Next(failed=str(error))

@@ -154,3 +154,19 @@ def test_shares_of_the_later_driver() -> None:
         allocated = [name for name in ("a", "b", "c") if world.node_of(name)]
         eventually(lambda: len(allocated) == 2 or len([n for n in ("a", "b", "c") if world.node_of(n)]) == 2)
         assert {tuple(devices) for devices in world.ledger().values()} == {(f"{GPU}-shared",)}
+
+
+def test_a_monitor_waits_for_its_pod() -> None:
+    world = ClassicWorld(later=True)
+    world.make_gpus(count=2)
+    with world.controller():
+        world.make_claim("at-once", mode="Immediate", of="intel-gpu-monitor")
+        world.make_claim("m", of="intel-gpu-monitor")
+        world.make_pod("p", "m")
+        world.ask("p", "node-1", selected="node-1")
+        eventually(lambda: world.ledger() == {"m": [f"{GPU}-monitor", f"{OTHER}-monitor"]})
+        events = "/apis/events.k8s.io/v1/namespaces/default/events"
+        eventually(lambda: world.cluster.get(events)["items"])
+        (event,) = world.cluster.get(events)["items"]
+        assert "spec.allocationMode: is Immediate" in event["note"]
+        assert not world.node_of("at-once")
