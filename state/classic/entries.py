@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from state.classic.handles import handle_of, results_of
+from state.classic.handles import HandleError, handle_of, results_of
 from state.classic.wishes import Wish
 from state.dra.node_object import Entry, EntryDevice
 from state.dra.projection import project
@@ -16,11 +16,12 @@ def entry_of(wish: Wish, node: str, source: str, devices: Sequence[EntryDevice],
     """The entry, just as the claim's allocation will be projected. Raises HandleError where none can tell it."""
     claim = Claim(uid=wish.uid, ref=wish.ref, results=results_of(handle_of(node, devices)))
     projection = project(claim, node, table)
+    if projection.refused is not None:
+        raise HandleError(f"{projection.refused.path}: {projection.refused.reason}")
     return Entry(
         name=wish.uid,
         claim_namespace=wish.ref.namespace,
         claim_name=wish.ref.name,
         source=source,
         devices=tuple(each.device for each in projection.devices),
-        refused=projection.refused,
     )

@@ -19,10 +19,13 @@ from state.classic.wishes import Wish
 from state.dra.node_object import EntryDevice, SeenFunction
 from state.ids import DeviceName, LogicalDevice, Use
 
-_TRIES: Final = 64
+MOST_CLAIMS: Final = 256
+"""Claims that are allocated together at most: each is a level of the search."""
+
+_TRIES: Final = 32
 """Seats tried in one attempt, beside two for each claim: a few milliseconds at most."""
 _ATTEMPTS: Final = 4
-"""Orders of claims that are tried: whoever found no seat comes first in the next."""
+"""Orders of claims that are tried: those like the one that found no seat come first in the next."""
 
 _HARDEST_FIRST: Final = (Use.WHOLE, Use.SHARED, Use.VF)
 
@@ -47,8 +50,12 @@ def place(room: NodeRoom, wishes: Sequence[Wish], policy: Policy) -> Placement |
     The answer depends on nothing else: not on the order of the wishes, and not on earlier answers.
     """
     decided = {wish.uid: room.decided[wish.uid] for wish in wishes if wish.uid in room.decided}
-    monitors = {wish.uid: _monitors(room, wish) for wish in wishes if wish.of_class.monitor}
-    seeking = [wish for wish in wishes if wish.uid not in decided and wish.uid not in monitors]
+    undecided = [wish for wish in wishes if wish.uid not in decided]
+    if len(undecided) > MOST_CLAIMS:
+        why = f"no more than {MOST_CLAIMS} claims are allocated together, and the pod has {len(undecided)}"
+        return Unsuitable(reasons={wish.uid: why for wish in wishes})
+    monitors = {wish.uid: _monitors(room, wish) for wish in undecided if wish.of_class.monitor}
+    seeking = [wish for wish in undecided if not wish.of_class.monitor]
     market = _Market(room=room, policy=policy)
     alone = {wish.uid: market.objection(wish, wish.claim.count) for wish in seeking}
     alone |= {uid: "" if devices else "no GPU of this node can be looked at" for uid, devices in monitors.items()}
@@ -80,13 +87,21 @@ def _monitors(room: NodeRoom, wish: Wish) -> tuple[EntryDevice, ...]:
     )
 
 
+_Kind = tuple[ClaimParameters, ClassParameters]
+"""What a wish asks for: wishes that are alike in this can have each other's devices."""
+
+
+def _kind(wish: Wish) -> _Kind:
+    return wish.claim, wish.of_class
+
+
 @dataclass(slots=True, kw_only=True)
 class _Market:
     """What GPUs have for wishes. Answers are remembered: from one seat to the next a single GPU changes."""
 
     room: NodeRoom
     policy: Policy
-    _kinds: dict[tuple[ClaimParameters, ClassParameters], int] = field(default_factory=dict)
+    _kinds: dict[_Kind, int] = field(default_factory=dict)
     _known: dict[tuple[int, str], tuple[Tenancy, tuple[Spot, ...], str]] = field(default_factory=dict)
 
     def spots(self, wish: Wish, tenancies: Mapping[str, Tenancy]) -> tuple[list[Spot], Mapping[str, str]]:
@@ -94,7 +109,7 @@ class _Market:
 
         ``tenancies`` are those that differ from the room's.
         """
-        kind = self._kinds.setdefault((wish.claim, wish.of_class), len(self._kinds))
+        kind = self._kinds.setdefault(_kind(wish), len(self._kinds))
         found: list[Spot] = []
         objections: dict[str, str] = {}
         for gpu in self.room.gpus:
@@ -181,15 +196,15 @@ def _seats(market: _Market, wishes: Sequence[Wish]) -> Seats | None:
         if search.tries > 0:
             return None  # everything has been tried
         hardest, _ = search.failed.most_common(1)[0]
-        order.sort(key=lambda wish: wish.uid != hardest)
+        order.sort(key=lambda wish: _kind(wish) != hardest)
     return None
 
 
 def _of_one_kind(wishes: Sequence[Wish]) -> Iterable[tuple[Wish, int]]:
     """One wish for all that ask for the same, and how many devices they ask for together."""
-    kinds: dict[tuple[ClaimParameters, ClassParameters], list[Wish]] = {}
+    kinds: dict[_Kind, list[Wish]] = {}
     for wish in wishes:
-        kinds.setdefault((wish.claim, wish.of_class), []).append(wish)
+        kinds.setdefault(_kind(wish), []).append(wish)
     # Of one GPU a claim has one share, but several claims have several.
     return (
         (alike[0], sum(wish.claim.count for wish in alike))
@@ -200,11 +215,11 @@ def _of_one_kind(wishes: Sequence[Wish]) -> Iterable[tuple[Wish, int]]:
 
 @dataclass(slots=True, kw_only=True)
 class _Search:
-    """One attempt. ``tries`` are left; ``failed`` counts by claim UID how often it found no seat."""
+    """One attempt. ``tries`` are left; ``failed`` counts how often claims that ask for this found no seat."""
 
     market: _Market
     tries: int
-    failed: Counter[str] = field(default_factory=Counter)
+    failed: Counter[_Kind] = field(default_factory=Counter)
 
     def seat(self, wishes: Sequence[Wish], tenancies: Mapping[str, Tenancy]) -> Seats | None:
         """Seats for these wishes, where ``tenancies`` is what seats taken before make of GPUs."""
@@ -219,7 +234,7 @@ class _Search:
             found = self.seat(others, _seated(tenancies, first, seat))
             if found is not None:
                 return ((first, seat), *found)
-        self.failed[first.uid] += 1
+        self.failed[_kind(first)] += 1
         return None
 
 

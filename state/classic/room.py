@@ -127,8 +127,8 @@ def occupied(room: NodeRoom, entries: Iterable[Entry]) -> NodeRoom:
     decided = dict(room.decided)
     users: dict[str, list[EntryDevice]] = {}
     for entry in entries:
-        if entry.refused is not None or not entry.devices:
-            continue
+        if not entry.devices:
+            continue  # refused
         decided[entry.name] = entry.devices
         for device in entry.devices:
             if not device.admin_access:
@@ -269,12 +269,14 @@ def _no_vfs(gpu: DeviceStatus, source: NodeRoomSource, fixed: Override | None, p
 
 
 def _not_watched(gpu: DeviceStatus, source: NodeRoomSource) -> str:
-    """Why there is nothing to look on with: it has gone, or has no driver whose nodes could be handed out."""
+    """Why there is nothing to look on with: it has gone, or there are no device nodes that could be handed out."""
     if source.paused:
         return _PAUSED
     if any(sickness.cause == "DeviceAbsent" for sickness in gpu.sickness):
         return "has gone"
-    return "" if gpu.driver in DRM_DRIVERS else f"is bound to {gpu.driver or 'no driver'}"
+    if gpu.driver not in DRM_DRIVERS:
+        return f"is bound to {gpu.driver or 'no driver'}"
+    return "" if gpu.nodes.drm or gpu.nodes.mei else "has no device nodes"
 
 
 def _leaving(source: NodeRoomSource) -> Mapping[str, frozenset[LogicalDevice]]:
@@ -318,7 +320,7 @@ def _with_users(gpu: GpuRoom, users: Sequence[EntryDevice]) -> GpuRoom:
     way, *others = sorted(ways, key=str)
     use, profile = way
     if others or use is None:
-        closed = "is claimed in more than one way, or in one that this release doesn't know"
+        closed = "is claimed in more than one way, or in none that is known"
         return replace(gpu, barred={**gpu.barred, Use.WHOLE: closed, Use.SHARED: closed, Use.VF: closed})
     taken = (device.virtual_function.index for device in users if device.virtual_function is not None)
     tenancy = Tenancy(
@@ -332,11 +334,11 @@ def _with_users(gpu: GpuRoom, users: Sequence[EntryDevice]) -> GpuRoom:
 
 
 def _way(device: EntryDevice) -> tuple[Use | None, str]:
-    """How an entry's device uses its GPU, and the VF layout; None for a name that this release doesn't know."""
+    """How an entry's device uses its GPU, and the VF layout; None where that can't be told."""
     if device.virtual_function is not None:
         return Use.VF, device.virtual_function.profile
     logical = _parsed(device.device)
-    if logical is None or logical.use is Use.VF:
+    if logical is None or logical.use in (Use.VF, Use.MONITOR):
         return None, ""
     # Schedulers of structured parameters give shares of a GPU under its own name.
     shares = logical.use is Use.WHOLE and device.share_id and device.kernel_driver is KernelDriver.DRM

@@ -41,27 +41,34 @@ def room_on(node: NodeObject | None, table: ProfileTable) -> NodeRoom:
     if not node.adopted:
         raise RoomUnknown("its GpuNodeState is new: what claims have there is being put together")
     try:
+        devices = _devices(node.inventory.devices)
         source = NodeRoomSource(
             name=node.name,
-            devices=_devices(node.inventory.devices),
+            paused=node.inventory.paused,
+            devices=devices,
             entries=tuple(entry for entry, _ in node.entries),
             allocations=node.allocations,
             manual=node.manual,
             withdrawn=node.withdrawn,
             overrides=_overrides(node.inventory.overrides),
             policy=_policy(node.inventory.policy),
-            failed=_failed(node),
+            failed=_failed(node, devices),
         )
     except msgspec.DecodeError as error:
         raise RoomUnknown(f"its GpuNodeState is not understood by this release: {error}") from error
     return room_of(source, table)
 
 
-def _failed(node: NodeObject) -> frozenset[str]:
-    """GPUs whose users' VFs can't be made at present."""
+def _failed(node: NodeObject, gpus: tuple[DeviceStatus, ...]) -> frozenset[str]:
+    """GPUs that can't be split at present: a claim failed, and the layout it is for is not there."""
+    standing = {gpu.name: gpu.sriov.layout for gpu in gpus if gpu.sriov is not None}
     failed = (allocation for allocation in node.allocations if allocation.phase == "Failed")
-    names = (device.device for allocation in failed for device in allocation.devices)
-    return frozenset(logical.pf for name in names if (logical := _logical(name)) and logical.use is Use.VF)
+    devices = ((device, _logical(device.device)) for allocation in failed for device in allocation.devices)
+    return frozenset(
+        logical.pf
+        for device, logical in devices
+        if logical is not None and logical.use is Use.VF and standing.get(logical.pf) != device.profile
+    )
 
 
 def _logical(name: str) -> LogicalDevice | None:

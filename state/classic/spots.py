@@ -188,14 +188,18 @@ def _vf_spots(gpu: GpuRoom, tenancy: Tenancy, wish: Wish, policy: Policy) -> Ite
     for layout in gpu.layouts if present is None else (present,):
         if not _suffices(layout, wish):
             continue
-        work = _work(gpu, tenancy, layout)
-        fresh, left = _indexes(layout.count, tenancy.indexes, _leaving(gpu, layout.mode))
+        costs = _work(gpu, tenancy, layout), layout.memory or 0, layout.millicores, order, gpu.name
+        if not tenancy.indexes and not gpu.leaving:
+            yield Spot((False, False, *costs), gpu, Use.VF, layout, range(layout.count))
+            continue
         elsewhere = any(device.mode != layout.mode for device in gpu.leaving)
+        being_left = {device.index for device in gpu.leaving if device.mode == layout.mode}
+        free = [index for index in range(layout.count) if index not in tenancy.indexes]
+        fresh = [index for index in free if index not in being_left]
+        left = [index for index in free if index in being_left]
         for indexes, leaving in ((fresh, elsewhere), (left, True)):
             if indexes:
-                size = layout.memory or 0
-                rank = (leaving, False, work, size, layout.millicores, order, gpu.name)
-                yield Spot(rank, gpu, Use.VF, layout, indexes)
+                yield Spot((leaving, False, *costs), gpu, Use.VF, layout, indexes)
 
 
 def _work(gpu: GpuRoom, tenancy: Tenancy, layout: VfLayout) -> Work:
@@ -205,23 +209,6 @@ def _work(gpu: GpuRoom, tenancy: Tenancy, layout: VfLayout) -> Work:
     if gpu.vfs_stand:
         return Work.KEEP_VFS if gpu.standing == layout.profile else Work.REMOVE_VFS
     return Work.START_AFRESH
-
-
-def _leaving(gpu: GpuRoom, mode: str) -> frozenset[int]:
-    """VFs of a layout that somebody is about to leave."""
-    if not gpu.leaving:
-        return frozenset()
-    return frozenset(device.index for device in gpu.leaving if device.mode == mode and device.index is not None)
-
-
-def _indexes(count: int, taken: frozenset[int], leaving: frozenset[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """Free VFs of a layout: those nobody has, and those somebody is about to leave."""
-    if not taken and not leaving:
-        return range(count), ()
-    free = [index for index in range(count) if index not in taken]
-    if not leaving:
-        return free, ()
-    return [index for index in free if index not in leaving], [index for index in free if index in leaving]
 
 
 def tenancy_after(tenancy: Tenancy, spot: Spot, indexes: Sequence[int], wish: Wish) -> Tenancy:

@@ -79,6 +79,7 @@ class _Manual(_Part, frozen=True):
 
 
 class _Spec(_Part, frozen=True):
+    paused: bool = False
     policy: msgspec.Raw = msgspec.Raw(b"{}")
     overrides: msgspec.Raw = msgspec.Raw(b"[]")
     releases: tuple[str, ...] = ()
@@ -105,6 +106,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What a node has and what people say of it, in JSON: many nodes are watched, and few looked into at once."""
 
     devices: msgspec.Raw
+    paused: bool
     policy: msgspec.Raw
     overrides: msgspec.Raw
 
@@ -185,7 +187,10 @@ def read_node_object(raw: bytes, *, inventory: bool = False) -> NodeObject:
         observed_generation=status.observed_generation or 0,
         releases=spec.releases,
         inventory=Inventory(
-            devices=status.devices.copy(), policy=spec.policy.copy(), overrides=spec.overrides.copy()
+            devices=status.devices.copy(),
+            paused=spec.paused,
+            policy=spec.policy.copy(),
+            overrides=spec.overrides.copy(),
         )
         if inventory
         else None,
