@@ -35,6 +35,7 @@ def flex170(bus: int) -> dict[str, Any]:
         "memory": {"bytes": 16 * GIB, "source": "sysfs"},
         "ecc": "off",
         "sriov": {"total": 31, "enabled": 0, "quotas": True},
+        "nodes": {"drm": [f"dri/card{bus}", f"dri/renderD{125 + bus}"]},
     }
 
 
