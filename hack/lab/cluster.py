@@ -16,7 +16,8 @@ import kubesim
 from hack.lab.machines import SimulatedMachine, powered_on
 from hack.lab.processes import REPOSITORY, Daemon, eventually, running
 
-CRD = REPOSITORY / "deploy/crd/gpunodestates.gpu.dra.intel.com.yaml"
+CRDS = REPOSITORY / "deploy/crd"
+CRD = CRDS / "gpunodestates.gpu.dra.intel.com.yaml"
 GROUP = "/apis/gpu.dra.intel.com/v1alpha1/gpunodestates"
 
 JsonObject = dict[str, Any]
@@ -138,9 +139,12 @@ class Lab:
 
 
 @contextlib.contextmanager
-def opened(where: Path, *, release: str = "1.36", seed: int = 0) -> Iterator[Lab]:
-    """A cluster without nodes, our CRD installed."""
-    cluster = kubesim.Cluster(release, seed=seed)
+def opened(where: Path, *, release: str = "1.36", classic: bool = False, seed: int = 0) -> Iterator[Lab]:
+    """A cluster without nodes, our CRD installed; on a classic one also those of claims' and classes' parameters.
+
+    ``classic`` is for 1.31, which can be both; older releases are classic.
+    """
+    cluster = kubesim.Cluster(release, classic=classic, seed=seed)
     for name in ("home", "api"):
         (where / name).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as closing:
@@ -148,7 +152,8 @@ def opened(where: Path, *, release: str = "1.36", seed: int = 0) -> Iterator[Lab
         lab = Lab(
             where=where, cluster=cluster, kubeconfig=served.kubeconfig, server=served.server, closing=closing
         )
-        lab.apply(CRD.read_text())
+        for definition in sorted(CRDS.glob("*.yaml")) if cluster.release.classic else (CRD,):
+            lab.apply(definition.read_text())
         try:
             yield lab
         finally:

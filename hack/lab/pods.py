@@ -17,8 +17,6 @@ from kubesim.actors.kubelet.cdi import Edits
 CLASSES = REPOSITORY / "deploy/classes"
 
 _PODS = "/api/v1/namespaces/{}/pods"
-_BETA = {"1.32": "v1beta1", "1.33": "v1beta1"}
-"""Version of resource.k8s.io on servers without v1."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,9 +54,14 @@ class Town:
     controller: Daemon
     nodes: dict[str, NodeUnderTest] = field(default_factory=dict)
 
+    @property
+    def classic(self) -> bool:
+        """Whether our controller allocates claims."""
+        return self.lab.cluster.release.classic
+
     def resource_api(self, plural: str) -> str:
         """The path of a list of resource.k8s.io; of one namespace with ``namespaces/NAME/`` before the plural."""
-        return f"/apis/resource.k8s.io/{_BETA.get(self.release, 'v1')}/{plural}"
+        return f"/apis/resource.k8s.io/{version_of(self.lab.cluster)}/{plural}"
 
     def phase(self, pod: str, namespace: str = "default") -> str:
         """The pod's phase, "" while it has none, "gone" when there is no such pod."""
@@ -95,6 +98,15 @@ class Town:
 
         eventually("offered by all nodes", lambda: None if missing() else True, self.explain)
 
+    def until_known(self) -> None:
+        """Wait until every node's agent has told of its GPUs: that is what our controller allocates from."""
+
+        def unknown() -> list[str]:
+            states = {name: self.lab.node_state(name) or {} for name in self.nodes}
+            return [name for name, state in states.items() if not state.get("status", {}).get("devices")]
+
+        eventually("known by all nodes", lambda: None if unknown() else True, self.explain)
+
     def until_nothing_left(self) -> None:
         """Wait until no node has an allocation, a CDI file or a VF."""
 
@@ -113,12 +125,43 @@ class Town:
 
     def explain(self) -> str:
         """Everything a person would look at first."""
+        offers = self.lab.cluster.release.resource_versions.keys() & {
+            "podschedulings",
+            "podschedulingcontexts",
+            "resourceslices",
+        }
         seen = [
-            self.lab.kubectl("get", "pods,resourceclaims,gns,resourceslices", "-A", "-o", "wide").out,
+            self.lab.kubectl("get", ",".join(["pods,resourceclaims,gns", *offers]), "-A", "-o", "wide").out,
             self.lab.kubectl("get", "events", "-A").out,
         ]
         logs = sorted((self.lab.where / "logs").glob("*.log"))
         return "\n".join([*seen, *(f"-- {log.name}\n{log.read_text()[-4000:]}" for log in logs)])
+
+
+def version_of(cluster: kubesim.Cluster) -> str:
+    """The version of resource.k8s.io in which a cluster serves claims."""
+    return cluster.release.resource_versions["resourceclaims"][0]
+
+
+def class_manifest(cluster: kubesim.Cluster, classic: str = "classic") -> str:
+    """Our classes in the version that a cluster serves; ``classic`` names the set for classic ones.
+
+    The other set is "classic-later". Raises FileNotFoundError.
+    """
+    version = version_of(cluster)
+    match version:
+        case "v1alpha1":
+            file = f"{classic}.yaml"
+        case "v1alpha2":
+            file = f"{classic}-v1alpha2.yaml"
+        case "v1alpha3" | "v1beta1":
+            file = "structured-v1beta1.yaml"
+        case _:
+            file = "structured.yaml"
+    text = (CLASSES / file).read_text()
+    if version == "v1alpha3":  # 1.31, whose classes look like those of 1.32
+        return text.replace("resource.k8s.io/v1beta1", f"resource.k8s.io/{version}")
+    return text
 
 
 @contextlib.contextmanager
@@ -127,17 +170,20 @@ def running_town(
     machines: Mapping[str, str],
     *,
     release: str = "1.36",
+    classic: bool = False,
+    classes: str = "classic",
     scale: float = 0.05,
     flags: tuple[str, ...] = ("--layout", "Dynamic", "--linger-seconds", "1"),
 ) -> Iterator[Town]:
-    """A cluster with a node for each of ``machines``, everything started, and the device classes applied.
+    """A cluster with a node for each of ``machines``, everything started, and our classes applied.
 
-    ``scale`` shortens the times of the simulated actors (retries, polls), ``flags`` go to the node agents.
+    ``classic`` switches the classic mode of 1.31 on (up to 1.30 there is no other), ``classes`` is which set of
+    classes a classic cluster has, as for ``class_manifest``. ``scale`` shortens the times of the simulated actors
+    (retries, polls), ``flags`` go to the node agents.
     """
     timing = RECORDED.scaled(scale)
-    with opened(where, release=release) as lab, contextlib.ExitStack() as kubelets:
-        classes = "structured-v1beta1.yaml" if release in _BETA else "structured.yaml"
-        lab.apply((CLASSES / classes).read_text())
+    with opened(where, release=release, classic=classic) as lab, contextlib.ExitStack() as kubelets:
+        lab.apply(class_manifest(lab.cluster, classes))
         town = Town(lab=lab, release=release, controller=lab.start_controller())
         for node, machine in machines.items():
             simulated = lab.add_node(node, machine)
@@ -155,5 +201,8 @@ def running_town(
                 plugin=start_plugin(lab, node, root),
             )
         with acting(lab.cluster, *control_plane(lab.cluster, timing)):
-            town.until_slices()
+            if town.classic:
+                town.until_known()
+            else:
+                town.until_slices()
             yield town

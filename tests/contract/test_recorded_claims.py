@@ -20,6 +20,7 @@ from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.node_states import NODE_STATES
 from reconciler.controller.reconciling import Next, Reconciler
+from reconciler.controller.turns import Turns
 from reconciler.node.tables import load_tables
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from reconciler.runtime.kube.transport import Request, Response
@@ -107,6 +108,7 @@ class Player:
         self.reconciler = Reconciler(
             client,
             self.knowledge,
+            Turns(),
             lambda: ROW,
             load_tables("").profiles,
             Lister(client, lambda: ROW, lambda: 0.0),

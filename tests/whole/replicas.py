@@ -9,6 +9,7 @@ from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.node_states import NODE_STATES
 from reconciler.controller.reconciling import Reconciler
+from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.cache import Key
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from reconciler.runtime.kube.errors import ApiError
@@ -43,6 +44,7 @@ class Replica:
         self._reconciler = Reconciler(
             client,
             self._knowledge,
+            Turns(),
             self._front_end,
             TABLES.profiles,
             self._lister,

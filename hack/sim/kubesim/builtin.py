@@ -7,6 +7,8 @@ from kubesim.releases import Release
 from kubesim.resources import Resource
 from kubesim.schema import Schema
 
+WITHOUT_STATUSES = range(28, 31)
+"""Releases whose pods are described by 1.26's document, which lacks the names of generated claims."""
 _WORKLOAD = {"subresources": ("status",), "counts_generations": True, "categories": ("all",)}
 
 
@@ -21,6 +23,8 @@ class DocumentSchemas(Mapping[str, Schema]):
 
     def __getitem__(self, version: str) -> Schema:
         file = self._release.document(self._group, version) if version in self._versions else None
+        if file and (self._group, self._kind) == ("", "Pod") and self._release.minor in WITHOUT_STATUSES:
+            return documents.pod_with_claim_statuses(file)
         schema = documents.kind_schema(file, self._kind) if file else None
         if schema is None:
             raise KeyError(version)

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--release", default="1.36", choices=sorted(RELEASES), help="Kubernetes release (%(default)s)"
     )
+    serve.add_argument("--classic", action="store_true", help="with the classic mode of 1.31 (older ones have it)")
     serve.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
     serve.add_argument("--plain", action="store_true", help="HTTP without TLS")
     serve.add_argument("--seed", type=int, default=0, help="decides on names, uids and chance (%(default)s)")
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace, ended: threading.Event) -> int:
-    cluster = Cluster(options.release, seed=options.seed)
+    cluster = Cluster(options.release, classic=options.classic, seed=options.seed)
     for file in options.apply:
         cluster.load(file.read_text())
     for rule in options.fault:

@@ -47,6 +47,7 @@ class Logged:
 class Cluster:
     """One API server with its objects. Everything may be called from any thread.
 
+    `classic` switches the gate DRAControlPlaneController on, which 1.31 alone has (older releases are classic).
     `seed` decides on names, uids and the chances of faults; `tokens` are the bearer tokens it knows. A request
     without credentials is the administrator's, unless `anonymous` is given.
     """
@@ -55,6 +56,7 @@ class Cluster:
         self,
         release: str = "1.36",
         *,
+        classic: bool = False,
         seed: int = 0,
         clock: Clock | None = None,
         authorizer: Authorizer | None = None,
@@ -64,7 +66,7 @@ class Cluster:
         bookmark_every: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.release = release_named(release)
+        self.release = release_named(release, classic=classic)
         self.clock = clock or SystemClock()
         self.authorizer = authorizer or AllowAll()
         self.tokens = dict(tokens or {})

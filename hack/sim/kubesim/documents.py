@@ -46,6 +46,26 @@ def kind_schema(file: str, kind: str) -> Schema | None:
 
 
 @functools.cache
+def pod_with_claim_statuses(file: str) -> Schema:
+    """The schema of pods in a document of 1.26 or 1.27, with the status field that 1.28 added."""
+    status = "io.k8s.api.core.v1.PodStatus"
+    text: Object = {"type": "string"}
+    entry: Object = {"type": "object", "properties": {"name": text, "resourceClaimName": text}}
+    entries: Object = {
+        "type": "array",
+        "items": entry,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "x-kubernetes-patch-merge-key": "name",
+        "x-kubernetes-patch-strategy": "merge,retainKeys",
+    }
+    definitions = _definitions(file)
+    properties = {**definitions[status]["properties"], "resourceClaimStatuses": entries}
+    changed = {**definitions, status: {**definitions[status], "properties": properties}}
+    return Schema({"$ref": "#/components/schemas/io.k8s.api.core.v1.Pod"}, changed)
+
+
+@functools.cache
 def object_meta(file: str = "k1.36.3-core-v1") -> Schema:
     """The schema of metadata; releases differ in descriptions only."""
     return Schema({"$ref": f"#/components/schemas/{OBJECT_META}"}, _definitions(file))

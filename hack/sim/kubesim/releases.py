@@ -1,7 +1,7 @@
 """What differs between Kubernetes releases, as far as clients can tell."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubesim import documents
 from kubesim.values import Object
@@ -11,13 +11,15 @@ from kubesim.values import Object
 class Release:
     """One minor release: what it is called and what it serves.
 
-    `resource_versions` maps the kinds of resource.k8s.io to their versions, preferred first.
+    `resource_versions` maps the kinds of resource.k8s.io to their versions, preferred first; `classic` is whether
+    drivers' controllers allocate claims.
     """
 
     minor: int
     patch: int
     document_base: str
     resource_versions: Mapping[str, tuple[str, ...]]
+    classic: bool = False
     build_date: str = "2026-08-21T00:00:00Z"
     go_version: str = "go1.26.6"
     commit: str = "7b29fb077260554429dcef8234272e9fd25fcfbd"
@@ -34,6 +36,11 @@ class Release:
     def aggregated_discovery(self) -> bool:
         """Off in 1.26 (alpha), on since."""
         return self.minor >= 27
+
+    @property
+    def generates_claim_names(self) -> bool:
+        """Whether a template's claims have random names, which pods' statuses tell; <pod>-<entry> before 1.28."""
+        return self.minor >= 28
 
     @property
     def streaming_lists(self) -> bool:
@@ -98,22 +105,22 @@ RELEASES: Mapping[str, Release] = {
             patch=5,
             document_base=_OLD,
             resource_versions=_all((*_CLASSIC, "podschedulings"), "v1alpha1"),
+            classic=True,
             commit="636f2be6157d45217eb99744b72cc51e5e9c7e10",
             go_version="go1.21.13",
             build_date="2023-11-06T00:00:00Z",
         ),
-        Release(minor=27, patch=7, document_base=_OLD, resource_versions=_V1ALPHA2),
-        Release(minor=28, patch=3, document_base=_OLD, resource_versions=_V1ALPHA2),
-        Release(minor=29, patch=1, document_base=_OLD, resource_versions=_V1ALPHA2),
+        Release(minor=27, patch=7, document_base=_OLD, resource_versions=_V1ALPHA2, classic=True),
+        Release(minor=28, patch=3, document_base=_OLD, resource_versions=_V1ALPHA2, classic=True),
+        Release(minor=29, patch=1, document_base=_OLD, resource_versions=_V1ALPHA2, classic=True),
         Release(
-            minor=30, patch=1, document_base=_OLD, resource_versions=_V1ALPHA2 | _all(_PARAMETERS, "v1alpha2")
+            minor=30,
+            patch=1,
+            document_base=_OLD,
+            resource_versions=_V1ALPHA2 | _all(_PARAMETERS, "v1alpha2"),
+            classic=True,
         ),
-        Release(
-            minor=31,
-            patch=14,
-            document_base=_NEW,
-            resource_versions=_all((*_STRUCTURED, "podschedulingcontexts"), "v1alpha3"),
-        ),
+        Release(minor=31, patch=14, document_base=_NEW, resource_versions=_all(_STRUCTURED, "v1alpha3")),
         Release(
             minor=32, patch=13, document_base=_NEW, resource_versions=_all(_STRUCTURED, "v1beta1", "v1alpha3")
         ),
@@ -136,8 +143,18 @@ RELEASES: Mapping[str, Release] = {
 }
 
 
-def release(name: str) -> Release:
-    """A release by name, as in "1.36". Raises ValueError naming the ones there are."""
+CHOOSES = "1.31"
+"""The release with both modes: its gate DRAControlPlaneController is off unless asked for."""
+
+
+def release(name: str, *, classic: bool = False) -> Release:
+    """A release by name, as in "1.36". Raises ValueError, naming those there are or that have a classic mode."""
     if name not in RELEASES:
         raise ValueError(f"release {name!r} is not simulated; there are {', '.join(RELEASES)}")
-    return RELEASES[name]
+    found = RELEASES[name]
+    if not classic or found.classic:
+        return found
+    if name != CHOOSES:
+        raise ValueError(f"release {name!r} has no classic mode; 1.26 to {CHOOSES} have")
+    contexts = {"podschedulingcontexts": ("v1alpha3",)}
+    return replace(found, classic=True, resource_versions={**found.resource_versions, **contexts})

@@ -28,6 +28,7 @@ class Call:
     method: str
     service: str
     claims: tuple[str, ...]
+    claim_uids: tuple[str, ...]
     at: float
     deadline: float | None
     request: bytes
@@ -65,6 +66,17 @@ def prepared(
     return out
 
 
+def plainly_prepared(devices: Mapping[str, tuple[str, ...]], *, errors: Mapping[str, str] | None = None) -> bytes:
+    """NodePrepareResourcesResponse up to 1.30: CDI ids by claim UID, or an error."""
+    out = b"".join(_entry(uid, b"".join(wire.text(1, each) for each in ids)) for uid, ids in devices.items())
+    return out + b"".join(_entry(uid, wire.text(2, error)) for uid, error in (errors or {}).items())
+
+
+def prepared_alone(*ids: str) -> bytes:
+    """NodePrepareResourceResponse."""
+    return b"".join(wire.text(1, each) for each in ids)
+
+
 def unprepared(uids: tuple[str, ...], *, errors: Mapping[str, str] | None = None) -> bytes:
     """NodeUnprepareResourcesResponse."""
     known = errors or {}
@@ -91,7 +103,8 @@ def health_list(states: Mapping[str, tuple[int, str]], *, timeout: int = 0) -> b
 class Driver:
     """One instance. `answers` by method name are consulted first; otherwise every claim gets one CDI device.
 
-    `cdi` is the directory for CDI specs.
+    `cdi` is the directory for CDI specs. `services` are the gRPC services it serves, all if None; `plain` is
+    whether it answers with CDI ids alone, as up to 1.30.
     """
 
     root: Path
@@ -99,6 +112,8 @@ class Driver:
     name: str = NAME
     type: str = "DRAPlugin"
     versions: tuple[str, ...] = VERSIONS
+    services: tuple[str, ...] | None = None
+    plain: bool = False
     endpoint: str | None = None
     suffix: str = ""
     information_delay: float = 0.0
@@ -144,11 +159,12 @@ class Driver:
             return [each.short for each in self.calls if each.method.startswith("Node") and each.claims]
 
     def answer(self, method: str, service: str, request: bytes, context: grpc.ServicerContext) -> bytes:
-        claims = {} if method == "NotifyRegistrationStatus" else dict(_claims(request))
+        claims = dict(_claims(method, request))
         call = Call(
             method=method,
             service=service,
             claims=tuple(claims.values()),
+            claim_uids=tuple(claims),
             at=time.monotonic(),
             deadline=context.time_remaining(),
             request=request,
@@ -179,7 +195,14 @@ class Driver:
             case "NodePrepareResources":
                 for uid in claims:
                     self.write_cdi(uid)
-                return prepared({uid: (f"{self.name}/gpu={uid}",) for uid in claims})
+                ids: Mapping[str, tuple[str, ...]] = {uid: (f"{self.name}/gpu={uid}",) for uid in claims}
+                return plainly_prepared(ids) if self.plain else prepared(ids)
+            case "NodePrepareResource":
+                [uid] = claims
+                self.write_cdi(uid)
+                return prepared_alone(f"{self.name}/gpu={uid}")
+            case "NodeUnprepareResource":
+                return b""
             case _:
                 raise Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
@@ -201,8 +224,12 @@ class Driver:
         (self.cdi / f"{uid}.json").write_text(json.dumps(spec))
 
 
-def _claims(request: bytes) -> Iterator[tuple[str, str]]:
-    for each in wire.messages(wire.fields(request).get(1, [])):
+def _claims(method: str, request: bytes) -> Iterator[tuple[str, str]]:
+    """UID and name of each claim in a request: one, or several."""
+    if method in ("GetInfo", "NotifyRegistrationStatus"):
+        return
+    alone = method.endswith("Resource")
+    for each in (request,) if alone else wire.messages(wire.fields(request).get(1, [])):
         found = wire.fields(each)
         yield wire.string(found.get(2, [])), wire.string(found.get(3, []))
 
@@ -224,6 +251,12 @@ class _Handler(grpc.GenericRpcHandler):
                 return None
             said = self._driver.health
             return grpc.unary_stream_rpc_method_handler(lambda _request, _context: iter(said.get, None))
+        if (
+            self._driver.services is not None
+            and method.startswith("Node")
+            and service not in self._driver.services
+        ):
+            return None
         if service.endswith("DRAPlugin") and f"{service.split('.')[-2]}.DRAPlugin" not in self._driver.versions:
             return None
 

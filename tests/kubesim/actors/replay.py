@@ -38,7 +38,10 @@ class Moment:
 
     @property
     def kind(self) -> str:
-        return "Pod" if "containers" in self.seen["spec"] else "ResourceClaim"
+        spec = self.seen["spec"]
+        if "containers" in spec:
+            return "Pod"
+        return "PodScheduling" if "potentialNodes" in spec else "ResourceClaim"
 
     @property
     def name(self) -> str:

@@ -2,6 +2,8 @@
 
 from kubesim import Cluster
 from kubesim.actors.claim_controller import ClaimController
+from kubesim.actors.classic.claim_controller import ClassicClaimController
+from kubesim.actors.classic.scheduler import ClassicScheduler
 from kubesim.actors.eviction import TaintEviction
 from kubesim.actors.running import Actor, acting, settle
 from kubesim.actors.scheduler import Scheduler
@@ -12,6 +14,8 @@ __all__ = [
     "RECORDED",
     "Actor",
     "ClaimController",
+    "ClassicClaimController",
+    "ClassicScheduler",
     "Scheduler",
     "TaintEviction",
     "Timing",
@@ -23,7 +27,13 @@ __all__ = [
 
 
 def control_plane(cluster: Cluster, timing: Timing = RECORDED, *, immediate: bool = False) -> tuple[Actor, ...]:
-    """All actors that work without a node; `immediate` allocates claims that no pod uses, too."""
+    """All actors that work without a node; `immediate` allocates claims that no pod uses, too.
+
+    On a classic cluster these are those which leave allocation to drivers' controllers, the scheduler first: like
+    the recorded one it sees a pod before the pod's claims are there.
+    """
+    if cluster.release.classic:
+        return Workloads(cluster), ClassicScheduler(cluster, timing), ClassicClaimController(cluster)
     return (
         Workloads(cluster),
         ClaimController(cluster),

@@ -15,8 +15,11 @@ APPS = "apps"
 GROUPS = {
     "deviceclasses": DEVICES,
     "devicetaintrules": DEVICES,
+    "podschedulingcontexts": DEVICES,
+    "podschedulings": DEVICES,
     "resourceclaims": DEVICES,
     "resourceclaimtemplates": DEVICES,
+    "resourceclasses": DEVICES,
     "resourceslices": DEVICES,
     "deployments": APPS,
     "replicasets": APPS,
@@ -29,7 +32,9 @@ Severity = Literal["Normal", "Warning"]
 
 
 class Api:
-    """One actor's view. Objects are in their stored form: that of resource.k8s.io/v1, whatever is served."""
+    """One actor's view. Objects are in their stored form: since 1.31 that of resource.k8s.io/v1, whatever is
+    served, before that the only one there is.
+    """
 
     def __init__(self, cluster: Cluster, component: str) -> None:
         self.cluster = cluster
@@ -58,6 +63,11 @@ class Api:
         """The object as it is now; None if it is gone or another one of its name is there."""
         found = self.find(plural, seen["metadata"].get("namespace", ""), seen["metadata"]["name"])
         return found if found is not None and found["metadata"]["uid"] == seen["metadata"]["uid"] else None
+
+    @property
+    def generated_names(self) -> bool:
+        """Whether claims made from templates have random names, rather than ones that follow from their pods'."""
+        return self.cluster.release.generates_claim_names
 
     def serves(self, plural: str) -> bool:
         with self.cluster.unobserved() as state:

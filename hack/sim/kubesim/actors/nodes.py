@@ -66,6 +66,13 @@ def tolerated(toleration: Object, key: str, value: str, effect: str) -> bool:
     return toleration.get("operator") == "Exists" or bool((toleration.get("value") or "") == value)
 
 
+def preference(pod: Object, node: Object) -> int:
+    """How much a pod would like to go to a node: the weights of the preferences that the node meets."""
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    wishes = objects(at(pod, "spec", "affinity", "nodeAffinity", preferred))
+    return sum(each["weight"] for each in wishes if _term(each["preference"], node))
+
+
 def why_not(pod: Object, node: Object) -> str:
     """Why a pod's own wishes keep it off a node, in the scheduler's words; "" if they don't."""
     spec = pod["spec"]

@@ -18,21 +18,33 @@ class NotMadeYet(Waiting):
     """The claim controller has not made a claim yet. Nobody is told: it will."""
 
 
-def claim_names(pod: Object) -> Iterator[tuple[str, str | None]]:
+def sources(pod: Object) -> Iterator[tuple[str, Object]]:
+    """The pod's names for its claims and where they come from: `resourceClaimName` or `resourceClaimTemplateName`.
+
+    Up to 1.30 that is nested in `source`.
+    """
+    for each in objects(pod["spec"].get("resourceClaims")):
+        yield each["name"], each.get("source") or each
+
+
+def claim_names(pod: Object, *, generated: bool = True) -> Iterator[tuple[str, str | None]]:
     """The pod's names for its claims and the claims' own; None for one that is still to be made.
 
-    A claim of which the controller said that it is not needed is left out.
+    A claim of which the controller said that it is not needed is left out. Names that are not `generated` (before
+    1.28) follow from the pod's, whether or not the claim is there.
     """
     made = {
         each["name"]: each.get("resourceClaimName") for each in objects(at(pod, "status", "resourceClaimStatuses"))
     }
-    for each in objects(pod["spec"].get("resourceClaims")):
-        if each.get("resourceClaimName"):
-            yield each["name"], each["resourceClaimName"]
-        elif each["name"] not in made:
-            yield each["name"], None
-        elif made[each["name"]]:
-            yield each["name"], made[each["name"]]
+    for name, source in sources(pod):
+        if source.get("resourceClaimName"):
+            yield name, source["resourceClaimName"]
+        elif not generated:
+            yield name, f"{pod['metadata']['name']}-{name}"
+        elif name not in made:
+            yield name, None
+        elif made[name]:
+            yield name, made[name]
 
 
 def extended_claim_name(pod: Object) -> str | None:
@@ -44,7 +56,7 @@ def extended_claim_name(pod: Object) -> str | None:
 def claims_of(pod: Object, api: Api) -> list[Object]:
     """The claims of a pod, in its order. Raises Waiting."""
     namespace, found = pod["metadata"]["namespace"], []
-    for name, claim_name in claim_names(pod):
+    for name, claim_name in claim_names(pod, generated=api.generated_names):
         if claim_name is None:
             raise NotMadeYet("waiting for dynamic resource controller to create the resourceclaim")
         claim = api.find("resourceclaims", namespace, claim_name)

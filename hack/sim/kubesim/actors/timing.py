@@ -15,6 +15,10 @@ class Timing:
     binding_poll: float = 5.0
     binding_timeout: float = 600.0
     retry_after_failed_binding: float = 1.8
+    # the scheduler, classic: recorded from Kubernetes 1.26.5
+    first_attempt_back_off: float = 1.0
+    longest_attempt_back_off: float = 10.0
+    attempt_flush: float = 0.95
     # the kubelet: registration
     registry_look: float = 1.0
     information: float = 1.0
@@ -29,7 +33,9 @@ class Timing:
     prepare_retry_spread: float = 30.0
     unprepare_retry: float = 1.0
     unregistered_retry: float = 9.0
+    first_retry: float = 0.7
     container_retry: float = 10.0
+    container_retry_spread: float = 5.0
     stop: float = 0.05
     vanished_pod: float = 2.8
     forgotten_claims: float = 60.0

@@ -11,6 +11,7 @@ Causes: TypeAlias = Iterator[Cause]
 
 HANDLE_BYTES = 16 * 1024
 CONSUMERS = 32
+HANDLES = 32
 NODES = 128
 
 
@@ -27,6 +28,7 @@ def _claim_causes(claim: Object, view: View) -> Causes:
         yield invalid_value("spec", spec, "field is immutable")
     if view.subresource == "status" and view.old is not None:
         yield from _status_causes(claim.get("status") or {}, view.old.get("status") or {})
+        yield from _new_consumer_causes(claim, view.old)
 
 
 def _status_causes(status: Object, old: Object) -> Causes:
@@ -34,10 +36,7 @@ def _status_causes(status: Object, old: Object) -> Causes:
     if allocation is not None:
         if not status.get("driverName"):
             yield required("status.driverName", "must be specified when `allocation` is set")
-        handles = [allocation.get("resourceHandle") or ""]
-        handles += [each.get("data") or "" for each in objects(allocation.get("resourceHandles"))]
-        if any(len(handle.encode()) > HANDLE_BYTES for handle in handles):
-            yield too_long("status.allocation.resourceHandle", HANDLE_BYTES)
+        yield from _handle_causes(allocation)
     if consumers and allocation is None:
         yield forbidden("status.reservedFor", "may not be specified when `allocated` is not set")
     if len(consumers) > CONSUMERS:
@@ -54,6 +53,27 @@ def _status_causes(status: Object, old: Object) -> Causes:
             )
     elif old.get("deallocationRequested") and allocation is not None:
         yield forbidden("status.deallocationRequested", "may not be cleared when `allocation` is set")
+
+
+def _new_consumer_causes(claim: Object, old: Object) -> Causes:
+    """A claim that is on its way out gets no more consumers."""
+    leaving = "deletionTimestamp" in claim["metadata"] or at(claim, "status", "deallocationRequested")
+    before = list(objects(at(old, "status", "reservedFor")))
+    if leaving and any(each not in before for each in objects(at(claim, "status", "reservedFor"))):
+        why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"
+        yield forbidden("status.reservedFor", why)
+
+
+def _handle_causes(allocation: Object) -> Causes:
+    """One handle in 1.26, a list of them with their drivers since."""
+    if len((allocation.get("resourceHandle") or "").encode()) > HANDLE_BYTES:
+        yield too_long("status.allocation.resourceHandle", HANDLE_BYTES)
+    handles = list(objects(allocation.get("resourceHandles")))
+    if len(handles) > HANDLES:
+        yield too_many("status.allocation.resourceHandles", len(handles), HANDLES)
+    for index, handle in enumerate(handles):
+        if len((handle.get("data") or "").encode()) > HANDLE_BYTES:
+            yield too_long(f"status.allocation.resourceHandles[{index}].data", HANDLE_BYTES)
 
 
 def _default_template(template: Object) -> None:

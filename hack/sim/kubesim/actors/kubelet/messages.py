@@ -1,7 +1,7 @@
 """The messages between kubelet and driver, from the kubelet's side. Field numbers are those of Kubernetes."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from kubesim.actors.kubelet import wire
@@ -39,14 +39,25 @@ def registration_status(error: str = "") -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimName:
-    """A claim in a request to prepare or unprepare."""
+    """A claim in a request to prepare or unprepare; `handle` is what its driver's controller said, if anything."""
 
     namespace: str
     uid: str
     name: str
+    handle: str = ""
 
     def encode(self) -> bytes:
-        return wire.text(1, self.namespace) + wire.text(2, self.uid) + wire.text(3, self.name)
+        """Claim, and the requests of services that are called for one claim at a time."""
+        return (
+            wire.text(1, self.namespace)
+            + wire.text(2, self.uid)
+            + wire.text(3, self.name)
+            + wire.text(4, self.handle)
+        )
+
+    def encode_with_ids(self, ids: Iterable[str]) -> bytes:
+        """NodeUnprepareResourceRequest of v1alpha1: the CDI ids instead of the handle."""
+        return replace(self, handle="").encode() + b"".join(wire.text(4, each) for each in ids)
 
 
 def claims_request(claims: Iterable[ClaimName]) -> bytes:
@@ -85,14 +96,31 @@ class Prepared:
     error: str = ""
 
 
-def prepared(data: bytes) -> Mapping[str, Prepared]:
-    """NodePrepareResourcesResponse by claim UID. Raises Malformed."""
-    answers = {}
-    for uid, content in _entries(data):
-        found = wire.fields(content)
-        devices = tuple(PreparedDevice.decode(each) for each in wire.messages(found.get(1, [])))
-        answers[uid] = Prepared(devices=devices, error=wire.string(found.get(2, [])))
-    return answers
+def prepared(data: bytes, *, plain: bool = False) -> Mapping[str, Prepared]:
+    """NodePrepareResourcesResponse by claim UID; up to 1.30 it is `plain`. Raises Malformed."""
+    return {uid: _plainly(content) if plain else _in_full(content) for uid, content in _entries(data)}
+
+
+def _in_full(content: bytes) -> Prepared:
+    found = wire.fields(content)
+    devices = tuple(PreparedDevice.decode(each) for each in wire.messages(found.get(1, [])))
+    return Prepared(devices=devices, error=wire.string(found.get(2, [])))
+
+
+def _plainly(content: bytes) -> Prepared:
+    """CDI ids alone. Raises Malformed."""
+    found = wire.fields(content)
+    return Prepared(devices=(unnamed(wire.strings(found.get(1, []))),), error=wire.string(found.get(2, [])))
+
+
+def unnamed(ids: tuple[str, ...]) -> PreparedDevice:
+    """All there is to know of a claim of which a driver gives only the CDI ids."""
+    return PreparedDevice(requests=(), pool="", device="", cdi_ids=ids)
+
+
+def prepared_alone(data: bytes) -> Prepared:
+    """NodePrepareResourceResponse of v1alpha1 and v1alpha2. Raises Malformed."""
+    return Prepared(devices=(unnamed(wire.strings(wire.fields(data).get(1, []))),))
 
 
 def unprepared(data: bytes) -> Mapping[str, str]:

@@ -43,8 +43,7 @@ class _Site:
 class Kubelet:
     """The kubelet of one node; `root` is what /var/lib/kubelet is elsewhere. It acts in threads of its own.
 
-    Containers outlive `stop`, and the claims' record is a file in `root`. Raises ValueError for a release whose
-    kubelet is not simulated.
+    Containers outlive `stop`, and so does the claims' record, a file in `root` (but in 1.26, which has none).
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class _Work:
         self._timing = site.timing
         self._api = Api(site.cluster, "kubelet")
         self._plugins = Plugins()
-        self._claims = ClaimBook(self._api, self._plugins, site.timing, site.root / RECORD)
+        self._claims = ClaimBook(self._api, self._plugins, site.timing, site.rules, site.root / RECORD)
         self._registry = Registry(site.root / REGISTRY, site.rules, site.timing, clock=site.clock, listener=self)
         self._book = HealthBook()
         self._around = Surroundings(
@@ -145,6 +144,7 @@ class _Work:
             runtime=site.runtime,
             cdi_directories=site.cdi_directories,
             timing=site.timing,
+            rules=site.rules,
             rng=site.rng,
             health=self._health,
         )
@@ -295,6 +295,8 @@ class _Work:
 
     def _wipe(self, driver: str) -> None:
         """Delete a driver's slices of this node, all drivers' if none is named."""
+        if not self._site.rules.wipes_slices:
+            return
         for each in self._api.all("resourceslices"):
             if each["spec"].get("nodeName") == self._site.node and driver in ("", each["spec"]["driver"]):
                 self._api.delete("resourceslices", each)

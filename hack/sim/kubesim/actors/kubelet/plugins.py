@@ -2,8 +2,9 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -12,9 +13,9 @@ import grpc
 
 from kubesim.actors.kubelet import messages
 from kubesim.actors.kubelet.messages import ClaimName, Prepared
+from kubesim.actors.kubelet.versions import Rules, Service
 from kubesim.actors.kubelet.wire import Malformed
 
-USER_AGENT = "grpc-go/1.79.3"
 LONGEST_PROBE = 0.5
 """Seconds to wait for a socket that neither takes nor refuses a connection."""
 Answer = TypeVar("Answer")
@@ -34,6 +35,7 @@ class NotRegistered(Exception):
     """No driver of this name is registered."""
 
     def __init__(self, driver: str) -> None:
+        self.driver = driver
         super().__init__(f"DRA driver {driver} is not registered")
 
 
@@ -48,12 +50,12 @@ class Messages(Protocol):
 class Connection:
     """One gRPC connection over a unix socket. Closing it ends calls in flight."""
 
-    def __init__(self, path: Path, authority: str) -> None:
-        options = [("grpc.default_authority", authority), ("grpc.primary_user_agent", USER_AGENT)]
+    def __init__(self, path: Path, authority: str, agent: str) -> None:
+        options = [("grpc.default_authority", authority), ("grpc.primary_user_agent", agent)]
         self._channel = grpc.insecure_channel(f"unix:{path}", options=options)
 
-    def call(self, method: str, request: bytes, seconds: float) -> bytes:
-        """Raises CallFailed."""
+    def call(self, method: str, request: bytes, seconds: float | None) -> bytes:
+        """Wait so many seconds, None for ever. Raises CallFailed."""
         unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
             method, request_serializer=None, response_deserializer=None
         )
@@ -84,9 +86,14 @@ def _failure(error: Exception) -> CallFailed:
     return CallFailed(grpc.StatusCode.CANCELLED, f"{error}")  # grpc's word for a channel that was closed
 
 
-def registration_connection(path: Path) -> Connection:
+def registration_connection(path: Path, rules: Rules) -> Connection:
     """A connection as the kubelet makes it to a registration socket."""
-    return Connection(path, quote(str(path), safe=""))
+    return Connection(path, f"{path}" if rules.raw_authority else quote(f"{path}", safe=""), rules.agent)
+
+
+def driver_connection(path: Path, rules: Rules) -> Connection:
+    """A connection as the kubelet makes it to a driver's own socket."""
+    return Connection(path, f"{path}" if rules.raw_authority else "localhost", rules.agent)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,7 +102,8 @@ class Plugin:
 
     driver: str
     endpoint: Path
-    service: str
+    versions: tuple[str, ...]
+    service: Service
     connection: Connection
 
     @property
@@ -109,18 +117,68 @@ class Plugin:
                 return False
         return True
 
-    def prepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, Prepared]:
-        """Raises CallFailed."""
-        answer = self._call("NodePrepareResources", claims, seconds)
-        return _read(messages.prepared, answer)
+    def prepare(self, claims: Sequence[ClaimName], seconds: float) -> Mapping[str, Prepared]:
+        """Answers by claim UID. Raises CallFailed."""
+        service = self.service
+        if not service.together:
+            return {each.uid: self._prepare_alone(service, each, seconds) for each in claims}
+        try:
+            answer = self._call_for_all("NodePrepareResources", claims, seconds)
+        except CallFailed as failure:
+            older = service.fallback
+            if older is None or failure.code is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            return {each.uid: self._prepared_or_error(older, each, seconds) for each in claims}
+        return _read(partial(messages.prepared, plain=service.plain), answer)
 
-    def unprepare(self, claims: Iterable[ClaimName], seconds: float) -> Mapping[str, str]:
-        """Errors by claim UID, "" for none. Raises CallFailed."""
-        answer = self._call("NodeUnprepareResources", claims, seconds)
+    def unprepare(self, claims: Mapping[ClaimName, Sequence[str]], seconds: float) -> Mapping[str, str]:
+        """Give claims back, of each its CDI ids; errors by claim UID, "" for none. Raises CallFailed."""
+        service = self.service
+        if not service.together:
+            for each, ids in claims.items():
+                self._unprepare_alone(service, each, ids, seconds)
+            return dict.fromkeys((each.uid for each in claims), "")
+        try:
+            answer = self._call_for_all("NodeUnprepareResources", claims, seconds)
+        except CallFailed as failure:
+            older = service.fallback
+            if older is None or failure.code is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            return {each.uid: self._unprepared_or_error(older, each, ids, seconds) for each, ids in claims.items()}
         return _read(messages.unprepared, answer)
 
-    def _call(self, method: str, claims: Iterable[ClaimName], seconds: float) -> bytes:
-        return self.connection.call(f"{self.service}/{method}", messages.claims_request(claims), seconds)
+    def _call_for_all(self, method: str, claims: Iterable[ClaimName], seconds: float) -> bytes:
+        request = messages.claims_request(claims)
+        return self.connection.call(f"{self.service.path}/{method}", request, _limit(self.service, seconds))
+
+    def _prepare_alone(self, service: Service, claim: ClaimName, seconds: float) -> Prepared:
+        method = f"{service.path}/NodePrepareResource"
+        answer = self.connection.call(method, claim.encode(), _limit(service, seconds))
+        return _read(messages.prepared_alone, answer)
+
+    def _unprepare_alone(self, service: Service, claim: ClaimName, ids: Sequence[str], seconds: float) -> None:
+        request = claim.encode_with_ids(ids) if service.returns_ids else claim.encode()
+        self.connection.call(f"{service.path}/NodeUnprepareResource", request, _limit(service, seconds))
+
+    def _prepared_or_error(self, service: Service, claim: ClaimName, seconds: float) -> Prepared:
+        try:
+            return self._prepare_alone(service, claim, seconds)
+        except CallFailed as failure:
+            return Prepared(error=f"{failure}")
+
+    def _unprepared_or_error(self, service: Service, claim: ClaimName, ids: Sequence[str], seconds: float) -> str:
+        try:
+            self._unprepare_alone(service, claim, ids, seconds)
+        except CallFailed as failure:
+            return f"{failure}"
+        return ""
+
+
+def _limit(service: Service, seconds: float) -> float | None:
+    """How long to wait for an answer."""
+    if service.deadline is None:
+        return seconds
+    return min(service.deadline, seconds) or None
 
 
 def _read(decode: Callable[[bytes], Answer], answer: bytes) -> Answer:

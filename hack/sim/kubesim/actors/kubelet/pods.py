@@ -3,7 +3,7 @@
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from kubesim import Refusal
 from kubesim.actors.api import Api, Severity, deleting, finished
 from kubesim.actors.kubelet import cdi, statuses
 from kubesim.actors.kubelet.cdi import Unresolvable
-from kubesim.actors.kubelet.claims import ClaimBook, PrepareFailed, UnprepareFailed
+from kubesim.actors.kubelet.claims import ClaimBook, Held, PrepareFailed, UnprepareFailed
 from kubesim.actors.kubelet.runtime import Runtime
 from kubesim.actors.kubelet.statuses import HealthOf
+from kubesim.actors.kubelet.versions import Rules
 from kubesim.actors.timing import Timing
 from kubesim.values import Object
 
@@ -38,12 +39,9 @@ class Surroundings:
     runtime: Runtime
     cdi_directories: tuple[Path, ...]
     timing: Timing
+    rules: Rules
     rng: random.Random
     health: HealthOf
-
-
-def _not_created(pod: Object, *, time: str, why: str) -> Object:
-    return statuses.waiting(pod, time, "CreateContainerError", why)
 
 
 class PodWorker:
@@ -144,10 +142,11 @@ class PodWorker:
         self._write(lambda pod: statuses.waiting(pod, around.api.time(), "ContainerCreating"))
         while not self._leaving():
             try:
-                around.claims.prepare(self._pod)
+                if not around.rules.prepares_with_containers:
+                    around.claims.prepare(self._pod)
             except PrepareFailed as error:
                 self._wait(0, lambda: False)
-                text = f"Failed to prepare dynamic resources: {error}"
+                text = f"Failed to prepare dynamic resources: prepare dynamic resources: {error}"
                 self._event("Warning", "FailedPrepareDynamicResources", text)
                 spread = around.timing.prepare_retry_spread * around.rng.random()
                 self._wait(around.timing.prepare_retry + spread, self._leaving)
@@ -158,25 +157,26 @@ class PodWorker:
 
     def _start_containers(self) -> bool:
         """Make the containers with what CDI has for them; whether the pod runs now."""
-        around = self._around
+        around, failures = self._around, 0
         while not self._leaving():
-            held = around.claims.of(self._pod)
             try:
+                if around.rules.prepares_with_containers:
+                    around.claims.prepare(self._pod)
+                held = around.claims.of(self._pod)
                 made = {
-                    spec["name"]: cdi.edits(
-                        (
-                            name
-                            for _, _, each in statuses.devices_for(self._pod, spec, held)
-                            for name in each.cdi_ids
-                        ),
-                        around.cdi_directories,
-                    )
+                    spec["name"]: cdi.edits(self._cdi_ids(spec, held), around.cdi_directories)
                     for spec in self._pod["spec"]["containers"]
                 }
+            except PrepareFailed as error:
+                self._wait(0, lambda: False)
+                self._tell_failure("CreateContainerConfigError", f"{error}")
+                failures += 1
+                spread = around.timing.container_retry_spread * around.rng.random()
+                again = around.timing.container_retry + spread if failures > 1 else around.timing.first_retry
+                self._wait(again, self._leaving)
+                continue
             except Unresolvable as error:
-                text = f"Error: failed to create containerd container: {error}"
-                self._event("Warning", "Failed", text)
-                self._write(partial(_not_created, time=around.api.time(), why=f"{error}"))
+                self._tell_failure("CreateContainerError", f"failed to create containerd container: {error}")
                 self._wait(around.timing.container_retry, self._leaving)
                 continue
             around.runtime.start(self._uid, made)
@@ -185,6 +185,18 @@ class PodWorker:
             self._show_running()
             return True
         return False
+
+    def _cdi_ids(self, container: Object, held: Mapping[str, Held]) -> Iterator[str]:
+        """What the runtime is asked for. Raises Unresolvable for a claim without any, where that matters."""
+        for _, _, device in statuses.devices_for(self._pod, container, held):
+            if self._around.rules.fails_without_ids and not device.cdi_ids:
+                raise Unresolvable('failed to parse CDI device annotations: invalid CDI device name ""')
+            yield from device.cdi_ids
+
+    def _tell_failure(self, reason: str, why: str) -> None:
+        """Containers can't be made."""
+        self._event("Warning", "Failed", f"Error: {why}")
+        self._write(partial(statuses.waiting, time=self._around.api.time(), reason=reason, message=why))
 
     def _show_running(self) -> None:
         around = self._around

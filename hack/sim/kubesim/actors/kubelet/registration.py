@@ -9,8 +9,14 @@ from typing import Protocol
 
 from kubesim.actors.kubelet import messages
 from kubesim.actors.kubelet.messages import PluginInfo, registration_status
-from kubesim.actors.kubelet.plugins import CallFailed, Connection, Plugin, registration_connection
-from kubesim.actors.kubelet.versions import Rules, Unsupported
+from kubesim.actors.kubelet.plugins import (
+    CallFailed,
+    Connection,
+    Plugin,
+    driver_connection,
+    registration_connection,
+)
+from kubesim.actors.kubelet.versions import Rules, Unsupported, higher_than
 from kubesim.actors.kubelet.wire import Malformed
 from kubesim.actors.timing import Timing
 
@@ -113,7 +119,7 @@ class Registry:
     def _try(self, path: Path, known: _Socket) -> None:
         """One conversation; what fails is tried again later, ever more rarely."""
         plugin = None
-        connection = registration_connection(path)
+        connection = registration_connection(path, self._rules)
         try:
             plugin = self._conversation(path, connection)
         except Refused as refusal:
@@ -131,6 +137,11 @@ class Registry:
         limited = min(longer, self._timing.longest_back_off)
         self._attempts[path] = _Attempt(at=self._clock(), back_off=limited)
 
+    def _registered(self, driver: str) -> tuple[tuple[str, ...], ...]:
+        """The versions of a driver's instances that are registered."""
+        plugins = (known.plugin for known in tuple(self._sockets.values()))
+        return tuple(each.versions for each in plugins if each is not None and each.driver == driver)
+
     def _tell(self, connection: Connection, error: str) -> None:
         with contextlib.suppress(CallFailed):  # it is refused either way
             connection.call(messages.NOTIFY, registration_status(error), self._timing.notification)
@@ -143,12 +154,17 @@ class Registry:
         endpoint = Path(info.endpoint) if info.endpoint else path
         try:
             service = self._rules.service(info.supported_versions)
+            if self._rules.compares_versions:
+                higher_than(self._registered(info.name), info.supported_versions)
         except Unsupported as error:
-            which = f"DRA driver plugin {info.name} at endpoint {endpoint}"
-            why = f"invalid supported gRPC versions of {which}: {error}"
+            why = self._rules.refusal(info.name, endpoint, error)
             raise Refused(f"{HINT}plugin validation failed with err: {why}") from error
         plugin = Plugin(
-            driver=info.name, endpoint=endpoint, service=service, connection=Connection(endpoint, "localhost")
+            driver=info.name,
+            endpoint=endpoint,
+            versions=info.supported_versions,
+            service=service,
+            connection=driver_connection(endpoint, self._rules),
         )
         self._listener.registered(plugin)
         try:

@@ -99,7 +99,7 @@ def devices_for(
 def _health(pod: Object, container: Object, held: Mapping[str, Held], health: HealthOf) -> Iterator[Object]:
     by_name: dict[str, list[Object]] = {}
     for shown, driver, device in devices_for(pod, container, held):
-        if device.cdi_ids:
+        if device.cdi_ids and device.device:
             said, message = health(driver, device.pool, device.device)
             resource = {"resourceID": device.cdi_ids[0], "health": said.value}
             by_name.setdefault(shown, []).append(resource | ({"message": message} if message else {}))
