@@ -296,7 +296,7 @@ class NodeStatus(_Status, frozen=True, kw_only=True):
     """
 
 
-class StatusFile(_Status, frozen=True, kw_only=True):
+class StatusFile(_Status, frozen=True, kw_only=True, omit_defaults=False):
     """The status file: the node's status, when it was written, and what the kubelet plugin needs besides.
 
     ``nonces`` are those of marks whose devices are on record, ``released_marks`` those of marks to delete.
@@ -308,6 +308,10 @@ class StatusFile(_Status, frozen=True, kw_only=True):
     status: NodeStatus
     nonces: dict[str, str] = {}
     released_marks: dict[str, str] = {}
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    format_version: int = STATUS_FORMAT
 
 
 class StatusError(Exception):
@@ -341,6 +345,9 @@ def escaped(value: object) -> object:
 def decode_status(raw: bytes) -> StatusFile:
     """The status file in ``raw``. Raises StatusError when it is none, or of a format this version can't read."""
     try:
+        version = msgspec.json.decode(raw, type=_Version).format_version
+        if version != STATUS_FORMAT:
+            raise StatusError(f"formatVersion is {version} (allowed: {STATUS_FORMAT})")
         return msgspec.json.decode(raw, type=StatusFile)
     except (ValueError, RecursionError) as error:  # no such JSON, not UTF-8; or nested without end
         raise StatusError(str(error)) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from reconciler.runtime.files import FileRefused, read_bounded, write_atomic
 from state.mismatches import shown
 from state.observed import Unreadable
-from state.record_coding import Record, RecordError, decode_record, encode_record
+from state.record_coding import NewerRecord, Record, RecordError, decode_record, encode_record
 from state.records import Held, Mark, Ownership
 
 LARGEST_RECORD = 16 * 1024 * 1024
@@ -41,20 +41,23 @@ class OwnershipFile:
     """The ownership record, for its one writer.
 
     It is read once: nobody else writes it. A corrupt file is moved aside to ``<name>.corrupt-<n>``; like an
-    absent one it is rebuilt by ``rebuild``, since an empty record would say that nothing is ours.
+    absent one it is rebuilt by ``rebuild``, since an empty record would say that nothing is ours. One of a newer
+    release is left alone: whoever runs the older one is told, and nothing is done.
     """
 
     def __init__(self, path: Path, rebuild: Callable[[], Ownership]) -> None:
         self._path = path
         self._rebuild = rebuild
         self._known: Ownership | None = None
+        self._bytes: bytes | None = None
 
     def load(self) -> Ownership | Unreadable:
         """The record, or why it can't be read now."""
         if self._known is None:
             try:
-                self._known = _read(self._path, LARGEST_RECORD, Ownership)
-            except FileRefused as error:
+                self._bytes = _bytes(self._path, LARGEST_RECORD)
+                self._known = None if self._bytes is None else decode_record(self._bytes, Ownership)
+            except (FileRefused, NewerRecord) as error:
                 return Unreadable(path=str(self._path), why=error.why)
             except RecordError as error:
                 _log.error("the ownership record is corrupt: %s; %s", error.why, self._move_aside())
@@ -74,8 +77,9 @@ class OwnershipFile:
 
     def store(self, ownership: Ownership) -> None:
         """Write the record so that it survives a power cut. Raises OSError naming the file."""
-        write_atomic(self._path, encode_record(ownership), durable=True)
-        self._known = ownership
+        data = encode_record(ownership, self._bytes)
+        write_atomic(self._path, data, durable=True)
+        self._known, self._bytes = ownership, data
 
     def _move_aside(self) -> str:
         """Keep the corrupt file under another name; says in words how that went."""
@@ -107,8 +111,17 @@ def read_held(path: Path) -> Held | Unreadable | None:
 
 
 def write_held(path: Path, held: Held) -> None:
-    """Write what claims hold; it need not survive a boot. Raises OSError naming the file."""
-    write_atomic(path, encode_record(held), durable=False)
+    """Write what claims hold; it need not survive a boot. Raises OSError naming the file.
+
+    A record of a newer release is not written over, and what an unreadable one said is lost anyway.
+    """
+    try:
+        data = encode_record(held, _bytes(path, LARGEST_RECORD))
+    except NewerRecord as error:
+        raise FileRefused(path, error.why, errno.EPROTO) from error
+    except FileRefused:
+        data = encode_record(held)
+    write_atomic(path, data, durable=False)
 
 
 def read_marks(directory: Path) -> Mapping[str, Mark] | Unreadable:
@@ -148,10 +161,15 @@ def _is_mark_name(name: str) -> bool:
 
 
 def _read(path: Path, limit: int, kind: type[Record]) -> Record | None:
+    data = _bytes(path, limit)
+    return None if data is None else decode_record(data, kind)
+
+
+def _bytes(path: Path, limit: int) -> bytes | None:
+    """What a file holds, None where there is none."""
     try:
-        data = read_bounded(path, limit)
+        return read_bounded(path, limit)
     except FileRefused as error:
         if error.absent:
             return None
         raise
-    return decode_record(data, kind)

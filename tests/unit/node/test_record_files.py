@@ -18,7 +18,7 @@ from reconciler.node.record_files import (
     write_held,
 )
 from state.observed import Unreadable
-from state.record_coding import RecordError, decode_record, encode_record
+from state.record_coding import NewerRecord, RecordError, decode_record, encode_record
 from state.records import (
     FORMAT_VERSION,
     AppliedDevice,
@@ -112,18 +112,14 @@ def test_what_is_no_record_is_an_error_in_words(content: bytes) -> None:
     assert "\n" not in caught.value.why
 
 
-def test_a_newer_record_is_understood_as_far_as_it_goes_and_written_as_ours() -> None:
-    newer = (
-        b'{"formatVersion": 7, "layouts": {"gpu": {"profile": "m4", "count": 4, "bootID": "b", "x": 1}}, "y": {}}'
-    )
-    record = decode_record(newer, Ownership)
-    assert record.layouts == OURS.layouts
-    assert decode_record(encode_record(record), Ownership) == OURS
+def test_a_newer_record_is_not_gone_by() -> None:
+    with pytest.raises(NewerRecord, match=r"^formatVersion 7 is of a newer release \(this one knows up to 1\)"):
+        decode_record(b'{"formatVersion": 7, "layouts": "are something else there"}', Ownership)
 
 
-def test_a_mark_has_no_version() -> None:
+def test_a_mark_has_a_version_in_the_file_only() -> None:
     assert encode_record(Mark(uid="u", nonce="n", boot_id="b")) == (
-        b'{"bootID":"b","grpcVersion":"","nonce":"n","uid":"u"}\n'
+        b'{"bootID":"b","formatVersion":1,"grpcVersion":"","nonce":"n","uid":"u"}\n'
     )
 
 

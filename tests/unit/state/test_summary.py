@@ -207,8 +207,9 @@ def test_the_status_file_reads_back_and_newer_fields_are_ignored(machine: Observ
     assert decode_status(raw) == file
     newer = msgspec.json.decode(raw)
     newer["status"]["devices"][0]["colour"] = "blue"
-    newer["formatVersion"] = 2
     assert decode_status(msgspec.json.encode(newer)).status == file.status
+    with pytest.raises(StatusError, match=r"^formatVersion is 2 \(allowed: 1\)$"):
+        decode_status(msgspec.json.encode({**newer, "formatVersion": 2}))
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[]", b'{"writtenAt": 5}'])
