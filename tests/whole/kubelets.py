@@ -11,6 +11,7 @@ from kubesim.actors.kubelet import cdi
 from kubesim.actors.kubelet.cdi import Unresolvable
 from kubesim.actors.kubelet.claims import ClaimBook, Held, PrepareFailed, UnprepareFailed
 from kubesim.actors.kubelet.plugins import Plugins
+from kubesim.actors.kubelet.versions import Rules
 from kubesim.actors.timing import RECORDED
 from kubesim.values import Object
 from tests.whole.plugins import Drivers
@@ -79,7 +80,13 @@ class HandKubelet:
         self._start()
 
     def _start(self) -> None:
-        self._claims = ClaimBook(self._api, cast(Plugins, self._drivers), RECORDED, self._record)
+        self._claims = ClaimBook(
+            self._api,
+            cast(Plugins, self._drivers),
+            RECORDED,
+            Rules(minor=self._api.cluster.release.minor),
+            self._record,
+        )
 
     def _see_to(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
