@@ -12,6 +12,10 @@ class BadRequest(Exception):
     """A request that makes no sense, in words."""
 
 
+class CallFailed(Exception):
+    """A call that has no other way to say that its only claim can't be served now, in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedDevice:
     """One device handed out: the claim's request, the device as schedulers know it, and its CDI name."""

@@ -1,4 +1,4 @@
-"""The kubelet's service for claims. Its versions are the same on the wire, but for the fields named here."""
+"""The kubelet's service for claims since 1.31. Its versions differ on the wire only in the fields named here."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def handler(service: str, version: str, calls: NodeCalls, *, share_ids: bool) ->
     def prepare(
         request: pb.NodePrepareResourcesRequest, context: grpc.ServicerContext
     ) -> pb.NodePrepareResourcesResponse:
-        answers = calls.prepare(request.claims, version, context)
+        answers = calls.prepare((claim.uid for claim in request.claims), version, context)
         return prepared(answers, share_ids=share_ids)
 
     def unprepare(
         request: pb.NodeUnprepareResourcesRequest, context: grpc.ServicerContext
     ) -> pb.NodeUnprepareResourcesResponse:
-        return unprepared(calls.unprepare(request.claims, version, context))
+        return unprepared(calls.unprepare((claim.uid for claim in request.claims), version, context))
 
     return grpc.method_handlers_generic_handler(
         service,

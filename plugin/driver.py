@@ -114,7 +114,7 @@ class Driver:
             self._retired = before
 
     def _serve_registration(self) -> None:
-        versions = tuple(version for service in self.services for version in service.versions)
+        versions = tuple(dict.fromkeys(each for service in self.services for each in service.versions))
         registration = Registration(self.name, self._paths.dra, versions, self._told)
         self._paths.registration.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         before = self._registration

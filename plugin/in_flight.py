@@ -36,10 +36,6 @@ class InFlight:
         self._changed = threading.Condition()
         self._calls: dict[str, Call] = {}
 
-    def __len__(self) -> int:
-        with self._changed:
-            return len(self._calls)
-
     def begin(self, uids: Iterable[str], deadline: float) -> Call | None:
         """The turn for all these claims at once, None if the deadline passes first. To be ended by end().
 

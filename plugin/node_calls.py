@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 import grpc
 
@@ -21,13 +20,6 @@ MARGIN = 3.0
 """Seconds before the kubelet's deadline at which an answer is sent: one that comes too late is lost."""
 
 
-class ClaimRef(Protocol):
-    """A claim in a request."""
-
-    @property
-    def uid(self) -> str: ...
-
-
 class NodeCalls:
     """Prepares and gives back the claims of requests. Raises BadRequest for those that make no sense."""
 
@@ -35,24 +27,20 @@ class NodeCalls:
         self._preparations = preparations
         self._metrics = metrics
 
-    def prepare(
-        self, claims: Iterable[ClaimRef], version: str, context: grpc.ServicerContext
-    ) -> Mapping[str, Answer]:
+    def prepare(self, uids: Iterable[str], version: str, context: grpc.ServicerContext) -> Mapping[str, Answer]:
         """The answer for each claim, by UID. All of them are waited for together."""
-        uids = _uids(claims)
+        asked = _checked(uids)
         began = time.perf_counter()
-        answers = self._preparations.prepare(uids, version, _seconds(context))
+        answers = self._preparations.prepare(asked, version, _seconds(context))
         self._metrics.observe(plugin_metrics.PREPARE_SECONDS, time.perf_counter() - began, service=version)
         for answer in answers.values():
             result = "prepared" if isinstance(answer, Prepared) else "failed"
             self._metrics.count(plugin_metrics.PREPARED, service=version, result=result)
         return answers
 
-    def unprepare(
-        self, claims: Iterable[ClaimRef], version: str, context: grpc.ServicerContext
-    ) -> Mapping[str, str]:
+    def unprepare(self, uids: Iterable[str], version: str, context: grpc.ServicerContext) -> Mapping[str, str]:
         """What went wrong with each claim, by UID; empty for success."""
-        problems = self._preparations.unprepare(_uids(claims), _seconds(context))
+        problems = self._preparations.unprepare(_checked(uids), _seconds(context))
         for problem in problems.values():
             self._metrics.count(
                 plugin_metrics.UNPREPARED, service=version, result="failed" if problem else "given back"
@@ -60,15 +48,15 @@ class NodeCalls:
         return problems
 
 
-def _uids(claims: Iterable[ClaimRef]) -> tuple[str, ...]:
-    uids = tuple(claim.uid for claim in claims)
-    if len(uids) > MOST_CLAIMS:
-        raise BadRequest(f"{len(uids)} claims in one call (allowed: up to {MOST_CLAIMS})")
-    for uid in uids:
+def _checked(uids: Iterable[str]) -> tuple[str, ...]:
+    asked = tuple(uids)
+    if len(asked) > MOST_CLAIMS:
+        raise BadRequest(f"{len(asked)} claims in one call (allowed: up to {MOST_CLAIMS})")
+    for uid in asked:
         check_uid(uid)
-    if len(set(uids)) != len(uids):
+    if len(set(asked)) != len(asked):
         raise BadRequest("the same claim twice in one call")
-    return uids
+    return asked
 
 
 def _seconds(context: grpc.ServicerContext) -> float:

@@ -11,6 +11,7 @@ from plugin.driver import Driver
 from plugin.server_file import ServerFile
 from plugin.services import Offer, Service, chosen
 from state.server_info import ServerInfo
+from state.server_rows import EVERY_DRIVER
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ class Offering:
                 driver.stop(self._grace)
         known = {driver.name for driver in kept}
         self._drivers = kept
+        # Also those of other rows: a cluster may have been upgraded since a plugin was killed.
+        for name in {*EVERY_DRIVER, *wanted} - known:
+            self._clear(name)
         for name, services in wanted.items():
             if name in known:
                 continue
@@ -93,7 +97,6 @@ class Offering:
                 asked = ", ".join(info.grpc_services[name])
                 _log.error("none of the services asked for can be served: %s", asked, extra={"driver": name})
                 continue
-            self._clear(name)
             self._drivers += (self._make_driver(name, services),)
             _log.info("serving %s", ", ".join(one.name for one in services), extra={"driver": name})
         self._info = info

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from plugin.agent_status import AgentStatus, Seen
 from plugin.claims import Answer, NotPrepared, Prepared
 from plugin.clock import Clock
@@ -38,11 +40,6 @@ class Preparations:
         self._clock = clock
         self._new_nonce = new_nonce
         self._in_flight = InFlight(clock.monotonic)
-
-    @property
-    def under_way(self) -> int:
-        """Claims that calls are at work on."""
-        return len(self._in_flight)
 
     def prepare(self, uids: tuple[str, ...], version: str, seconds: float) -> dict[str, Answer]:
         """Mark these claims as in use and wait for up to ``seconds`` altogether until all are confirmed.
@@ -97,6 +94,9 @@ class Preparations:
         if mark is None or mark.boot_id != self._node.boot_id or mark.nonce in ("", released):
             nonce = self._new_nonce()
             mark = Mark(uid=uid, nonce=nonce, boot_id=self._node.boot_id, grpc_version=version)
+        elif mark.grpc_version != version:
+            # Another kubelet since: the node agent believes those of 1.26 to forget claims.
+            mark = replace(mark, grpc_version=version)
         elif isinstance(self._judge(uid, mark.nonce), Prepared):
             return mark.nonce
         self._marks.write(mark)  # one that was there, too: the agent may have missed it

@@ -8,7 +8,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from plugin.claims import BadRequest
+from plugin.claims import BadRequest, CallFailed
 
 Request = TypeVar("Request", bound=Message)
 
@@ -16,7 +16,10 @@ Request = TypeVar("Request", bound=Message)
 def unary(
     kind: type[Request], answer: Callable[[Request, grpc.ServicerContext], Message]
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
-    """A method with one answer. A request that is none, or a BadRequest, ends as INVALID_ARGUMENT."""
+    """A method with one answer.
+
+    A request that is none, or a BadRequest, ends as INVALID_ARGUMENT; CallFailed as FAILED_PRECONDITION.
+    """
 
     def handle(raw: bytes, context: grpc.ServicerContext) -> bytes:
         request = _decoded(kind, raw, context)
@@ -24,6 +27,8 @@ def unary(
             return answer(request, context).SerializeToString()
         except BadRequest as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except CallFailed as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

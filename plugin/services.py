@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import grpc
 
-from plugin import dra_service, health_service
+from plugin import classic_service, dra_service, health_service
 from plugin.health_feed import HealthFeed
 from plugin.node_calls import NodeCalls
+from state.server_info import MESSAGE_FORM, STRING_FORM
 
 _DRA = "k8s.io.kubelet.pkg.apis.dra"
+_GENERIC = "1.0.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service. ``name`` is what ``server.json`` calls it, ``versions`` what it is at registration."""
+    """One service. ``name`` is what ``server.json`` calls it, ``versions`` what it is at registration.
+
+    Kubelets up to 1.31 want a version 1.x there, whatever they call.
+    """
 
     name: str
     versions: tuple[str, ...]
@@ -45,11 +50,26 @@ SERVICES = (
         ),
     ),
     Service(
-        # As Kubernetes 1.31 to 1.33 have it. Older kubelets call the same method and expect another answer, so
-        # this must not be offered to them. 1.31 takes any version 1.x.
-        name="v1alpha3.NodeService",
-        versions=("v1alpha3.NodeService", "1.0.0"),
+        # As Kubernetes 1.31 to 1.33 have it; 1.31 takes any version 1.x. Older kubelets call the same path and
+        # expect another answer, so server.json never has this and the next one.
+        name=MESSAGE_FORM,
+        versions=("v1alpha3.NodeService", _GENERIC),
         handler=lambda offer: dra_service.handler("v1alpha3.Node", "v1alpha3", offer.calls, share_ids=False),
+    ),
+    Service(
+        name=STRING_FORM,
+        versions=(_GENERIC,),
+        handler=lambda offer: classic_service.several_claims_handler(offer.calls),
+    ),
+    Service(
+        name="v1alpha2.Node",
+        versions=(_GENERIC,),
+        handler=lambda offer: classic_service.single_claim_handler("v1alpha2", offer.calls),
+    ),
+    Service(
+        name="v1alpha1.Node",
+        versions=(_GENERIC,),
+        handler=lambda offer: classic_service.single_claim_handler("v1alpha1", offer.calls),
     ),
     Service(
         name="v1.DRAResourceHealth",

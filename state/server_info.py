@@ -12,6 +12,10 @@ import msgspec
 
 SERVER_INFO_FORMAT = 1
 
+MESSAGE_FORM = "v1alpha3.NodeService"
+STRING_FORM = "v1alpha3.Node.strings"
+"""Two forms of the service v1alpha3.Node: as kubelets since 1.31 read its answers, and as those before do."""
+
 # A driver's name becomes a path, and at most 63 characters of it are used in resource.k8s.io. `\Z`, as `$` would
 # let a final newline pass.
 DriverName = Annotated[
@@ -32,7 +36,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The drivers to register, each with a socket of its own."""
 
     grpc_services: dict[DriverName, tuple[ServiceName, ...]]
-    """By driver, the services to serve, as they are named at registration: v1.DRAPlugin, v1beta1.DRAPlugin, …"""
+    """By driver, the services to serve: v1.DRAPlugin, v1beta1.DRAPlugin, …, v1alpha1.Node."""
 
 
 class ServerInfoError(Exception):
@@ -59,4 +63,8 @@ def decode_server_info(raw: bytes) -> ServerInfo:
     for driver in info.driver_names:
         if not info.grpc_services.get(driver):
             raise ServerInfoError(f"grpcServices.{driver} is missing or empty")
+        if {MESSAGE_FORM, STRING_FORM} <= set(info.grpc_services[driver]):
+            raise ServerInfoError(
+                f"grpcServices.{driver} has both {MESSAGE_FORM} and {STRING_FORM} (allowed: one)"
+            )
     return info

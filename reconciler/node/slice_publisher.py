@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.node.slice_server import (
-    find_server,
+    find_capabilities,
+    find_row,
     node_reference,
-    server_info,
     server_minor,
     slices_path,
 )
@@ -25,6 +25,7 @@ from reconciler.runtime.metrics import Metrics
 from state.manifest import Layout, Policy, Spec
 from state.profiles import ProfileTable
 from state.server_info import ServerInfo
+from state.server_rows import ServerRow
 from state.slices.capabilities import Capabilities
 from state.slices.comparing import Create, compare
 from state.slices.desired import desired
@@ -104,6 +105,7 @@ class SlicePublisher:
         self._backoff: Backoff[str] = Backoff(0.2, 30.0, rng)
         self._lock = threading.Lock()
         self._offer: tuple[NodeStatus, Spec] | None = None
+        self._row: ServerRow | None = None
         self._watched: _Watched | None = None
         self._unserved = False
         self._not_before = self._check_server_at = float("-inf")
@@ -120,8 +122,13 @@ class SlicePublisher:
         self._rest: _Rest | None = None
 
     @property
+    def driver(self) -> str:
+        """The driver whose devices are published."""
+        return self._settings.driver
+
+    @property
     def row(self) -> str | None:
-        """The version of resource.k8s.io in use; None while there is none, or it has yet to be found out."""
+        """The version that slices are written in; None where there are none, or that has yet to be found out."""
         return None if self._watched is None else self._watched.can.row
 
     @property
@@ -185,25 +192,36 @@ class SlicePublisher:
         known, probe = self._watched, self._check_server_at == float("-inf")
         gone = known is not None and known.reflector.absent
         if known is None or gone or probe or server_minor(self._client) != known.can.minor:
-            self._follow(find_server(self._client, self._settings.node, self._settings.driver))
+            self._follow(find_row(self._client))
         self._check_server_at = self._clock() + CHECK_SECONDS
 
-    def _follow(self, can: Capabilities | None) -> None:
-        known = self._watched
-        if can is not None and can.minor == self._lossy_minor:
-            can = replace(can, counters=False)
-        with self._lock:
-            self._unserved = can is None
-        if can is None:
+    def _follow(self, row: ServerRow | None) -> None:
+        if row is None or row.classic:
             self.stop()
             self._watched = None
-            return
+        else:
+            self._follow_slices(find_capabilities(self._client, row.version, self._settings.node, self.driver))
+        with self._lock:
+            self._unserved = self._watched is None
+        if row is not None:
+            if row != self._row:
+                _log.info(
+                    "devices are allocated by resource.k8s.io/%s, %s",
+                    row.version,
+                    "classic" if row.classic else "structured",
+                )
+            self._server_found(row.info(self.driver))
+        self._row = row
+
+    def _follow_slices(self, can: Capabilities) -> None:
+        known = self._watched
+        if can.minor == self._lossy_minor:
+            can = replace(can, counters=False)
         if known is None or known.can.row != can.row or known.reflector.absent:
             self.stop()
             self._watched = self._watch(can)
         else:
             self._watched = _Watched(can=can, reflector=known.reflector, writer=known.writer)
-        self._server_found(server_info(can.row, self._settings.driver))
 
     def _watch(self, can: Capabilities) -> _Watched:
         writer = SliceWriter(self._client, can.row, self._reference, self._clock)
@@ -236,8 +254,8 @@ class SlicePublisher:
     # -- slices --------------------------------------------------------------------------------------------
 
     def _publish(self, watched: _Watched, status: NodeStatus, spec: Spec) -> float | None:
-        registered = self._settings.registered(self._settings.driver)
-        live = watched.writer.live(watched.reflector.cache.entries(), self._settings.driver)
+        registered = self._settings.registered(self.driver)
+        live = watched.writer.live(watched.reflector.cache.entries(), self.driver)
         given = (status, spec, registered, watched.can, watched.writer.state)
         if self._rest is not None and self._rest.given == given and self._clock() < self._rest.until:
             return self._rest.until - self._clock()

@@ -1,23 +1,20 @@
-"""Finds out how ResourceSlices are written to this API server."""
+"""Finds out which dynamic resource allocation an API server has, and how ResourceSlices are written to it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from urllib.parse import quote
 
 import msgspec
 
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Garbled, Invalid, NotFound
-from state.server_info import ServerInfo
-from state.slices.capabilities import ROWS, SEPARATE_SINCE, Capabilities, judge_probes, minor_of, probes
+from state.server_rows import SERVER_ROWS, ServerRow
+from state.slices.capabilities import SEPARATE_SINCE, Capabilities, judge_probes, minor_of, probes
 from state.slices.model import Slice
 from state.slices.wire import Json, decode_slice, encode_slice
 
 GROUP = "/apis/resource.k8s.io"
-SERVICES = ("v1.DRAPlugin", "v1beta1.DRAPlugin", "v1alpha1.DRAResourceHealth")
-"""What kubelets of all releases with structured parameters may call."""
 
 _DRY_RUN = (("dryRun", "All"),)
 _log = logging.getLogger(__name__)
@@ -56,11 +53,6 @@ def slices_path(row: str) -> str:
     return f"{GROUP}/{row}/resourceslices"
 
 
-def server_info(row: str, driver: str) -> ServerInfo:
-    """What the kubelet plugin has to know of a server with structured parameters."""
-    return ServerInfo(row=row, driver_names=(driver,), grpc_services={driver: SERVICES})
-
-
 def node_reference(client: KubeClient, node: str) -> Json:
     """The Node as an owner: what it owns is deleted with it. Raises ApiError."""
     path = f"/api/v1/nodes/{quote(node, safe='')}"
@@ -83,15 +75,15 @@ def _minor(raw: bytes) -> int:
         raise Garbled(f"no version: {error}", about="GET /version") from error
 
 
-def find_server(client: KubeClient, node: str, driver: str) -> Capabilities | None:
-    """The version to write slices in, and what this server keeps of them; None where it has no such thing.
+def find_row(client: KubeClient) -> ServerRow | None:
+    """The best version that the server has; None where it has none that we know. Raises ApiError."""
+    served = _served(client)
+    return next((row for row in SERVER_ROWS if row.version in served and _has(client, row)), None)
 
-    Raises ApiError.
-    """
+
+def find_capabilities(client: KubeClient, row: str, node: str, driver: str) -> Capabilities:
+    """What this server keeps of slices in version ``row``. Raises ApiError."""
     minor = server_minor(client)
-    row = next((row for row in _served(client) if _has_slices(client, row)), None)
-    if row is None:
-        return None
     echoes: list[Slice] = []
     for trial in probes(node, driver, separate=minor >= SEPARATE_SINCE):
         body = msgspec.json.encode(encode_slice(trial, row))
@@ -107,23 +99,23 @@ def find_server(client: KubeClient, node: str, driver: str) -> Capabilities | No
     return found
 
 
-def _served(client: KubeClient) -> Iterable[str]:
+def _served(client: KubeClient) -> frozenset[str]:
     try:
         group = msgspec.json.decode(client.get(GROUP), type=_Group)
     except NotFound:
-        return ()
+        return frozenset()
     except ValueError as error:
         raise Garbled(f"no API group: {error}", about=f"GET {GROUP}") from error
-    served = {each.version for each in group.versions}
-    return (row for row in ROWS if row in served)
+    return frozenset(each.version for each in group.versions)
 
 
-def _has_slices(client: KubeClient, row: str) -> bool:
-    path = f"{GROUP}/{row}"
+def _has(client: KubeClient, row: ServerRow) -> bool:
+    """Some releases serve a version with a part of the resources only."""
+    path = f"{GROUP}/{row.version}"
     try:
         resources = msgspec.json.decode(client.get(path), type=_Resources)
     except NotFound:
         return False
     except ValueError as error:
         raise Garbled(f"no list of resources: {error}", about=f"GET {path}") from error
-    return any(resource.name == "resourceslices" for resource in resources.resources)
+    return any(resource.name == row.needs for resource in resources.resources)

@@ -30,9 +30,10 @@ class PassRun:
 class Loop:
     """Runs `one_pass` in the thread that calls run(), until stop().
 
-    A pass asked for again in n seconds comes then or earlier; each pass answers anew. Bursts are coalesced
-    over `settle` seconds. An exception out of a pass is a bug: it is logged and ends run(), and with it the
-    process, since starting over from what is seen mends more than going on with what is believed.
+    A pass asked for again in n seconds comes then or earlier; each pass answers anew. Passes keep a distance of
+    `settle` seconds, in which bursts gather, unless one asked for the next sooner. An exception out of a pass is a
+    bug: it is logged and ends run(), and with it the process, since starting over from what is seen mends more
+    than going on with what is believed.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Loop:
         due_at: float | None = None
         while not self._wakes.closed:
             next_at = resync_at if due_at is None else min(resync_at, due_at)
-            topics = self._wakes.wait(max(0.0, next_at - self._clock()), settle=self._settle)
+            # Whoever wakes a loop at rest is served at once: a pod may be waiting.
+            self._wakes.pause(max(0.0, min(self._settle, next_at - self._clock())))
+            topics = self._wakes.wait(max(0.0, next_at - self._clock()))
             now = self._clock()
             if now >= resync_at:
                 topics |= {RESYNC}

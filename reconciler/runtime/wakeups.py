@@ -40,6 +40,11 @@ class WakeSet:
             self._topics.clear()
             return taken
 
+    def pause(self, seconds: float) -> None:
+        """Let topics gather for so long; close() ends it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, seconds)
+
     def close(self) -> None:
         """End all waiting, now and later."""
         with self._changed:

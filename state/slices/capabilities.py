@@ -12,9 +12,6 @@ from typing import Final
 
 from state.slices.model import Capacity, Device, Pool, Slice, Taint
 
-ROWS: Final = ("v1", "v1beta2", "v1beta1")
-"""Versions of resource.k8s.io with structured parameters that we write, best first."""
-
 SEPARATE_SINCE: Final = 35
 """Minor release from which counters and devices must be in slices of their own; before they must share one."""
 

@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 
 from plugin.claims import MOST_CLAIMS
 from plugin.pb.dra.v1 import api_pb2 as dra
+from plugin.pb.dra.v1alpha1 import api_pb2 as single
 from plugin.places import Places
 from plugin.sockets import LARGEST_REQUEST
+from state.server_info import STRING_FORM
 from tests.unit.plugin.stand import SERVICES, Agent, Kubelet, entry, places_at, running, tell_server, uid
 
 PREPARE = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/NodePrepareResources"
 UNPREPARE = "/k8s.io.kubelet.pkg.apis.dra.v1beta1.DRAPlugin/NodeUnprepareResources"
+STRINGS = "/v1alpha3.Node/NodePrepareResources"
+SINGLE = ("/v1alpha1.Node/NodePrepareResource", "/v1alpha2.Node/NodeUnprepareResource")
+METHODS = (PREPARE, UNPREPARE, STRINGS, *SINGLE)
 REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
 HOPELESS = 3.0
 """A deadline in seconds that leaves no time to wait."""
@@ -36,7 +41,7 @@ def places() -> Iterator[Places]:
 def kubelet(places: Places) -> Iterator[Kubelet]:
     agent = Agent(places)
     agent.step()
-    tell_server(places, SERVICES)
+    tell_server(places, (*SERVICES, STRING_FORM, "v1alpha2.Node", "v1alpha1.Node"))
     with running(places):
         kubelet = Kubelet(places)
         kubelet.register()
@@ -54,16 +59,34 @@ def status_of(kubelet: Kubelet, method: str, request: bytes) -> grpc.StatusCode:
 
 texts = st.text(max_size=80) | st.sampled_from(["..", "../../x", "a/b", uid(1), uid(2), "", "x" * 5000])
 claims = st.builds(dra.Claim, namespace=texts, uid=texts, name=texts)
+single_claims = st.builds(
+    single.NodePrepareResourceRequest,
+    namespace=texts,
+    claim_uid=texts,
+    claim_name=texts,
+    resource_handle=texts,
+)
 
 
 @settings(max_examples=60)
-@given(method=st.sampled_from([PREPARE, UNPREPARE]), request=st.binary(max_size=400))
+@given(method=st.sampled_from(METHODS), request=st.binary(max_size=400))
 def test_any_bytes(kubelet: Kubelet, places: Places, method: str, request: bytes) -> None:
     assert status_of(kubelet, method, request) in {*REFUSED, grpc.StatusCode.OK}
 
 
+@settings(max_examples=40)
+@given(method=st.sampled_from(SINGLE), asked=single_claims)
+def test_any_single_claim(
+    kubelet: Kubelet, places: Places, method: str, asked: single.NodePrepareResourceRequest
+) -> None:
+    """There the claim's own failure is one of the call; names of any kind and length may be in its text."""
+    allowed = {*REFUSED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OK}
+    assert status_of(kubelet, method, asked.SerializeToString()) in allowed
+    assert all(path.parent == places.marks_dir for path in places.marks_dir.rglob("*"))
+
+
 @settings(max_examples=60)
-@given(method=st.sampled_from([PREPARE, UNPREPARE]), asked=st.lists(claims, max_size=5))
+@given(method=st.sampled_from([PREPARE, UNPREPARE, STRINGS]), asked=st.lists(claims, max_size=5))
 def test_any_claims(kubelet: Kubelet, places: Places, method: str, asked: list[dra.Claim]) -> None:
     request = dra.NodePrepareResourcesRequest(claims=asked).SerializeToString()
     assert status_of(kubelet, method, request) in {*REFUSED, grpc.StatusCode.OK}

@@ -11,6 +11,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 
 from hack.protogen import REPOSITORY, generate
 from plugin.pb.dra.v1 import api_pb2 as dra
+from plugin.pb.dra.v1alpha1 import api_pb2 as single
+from plugin.pb.dra.v1alpha3 import api_pb2 as strings
 from plugin.pb.health.v1alpha1 import health_pb2 as health
 from plugin.pb.pluginregistration import registration_pb2 as registration
 from tests.contract_files import read_text
@@ -128,9 +130,32 @@ def test_v1alpha3_is_v1_without_share_ids(release: str) -> None:
     assert contract.methods == methods_of(dra.DESCRIPTOR)
 
 
-def test_v1alpha3_was_something_else_before() -> None:
-    contract = table("v1alpha3", "1.30", "NodePrepareResources")
+@pytest.mark.parametrize("release", ["1.28", "1.29", "1.30"])
+def test_v1alpha3_was_something_else_before(release: str) -> None:
+    contract = table("v1alpha3", release, "NodePrepareResources")
+    listing = {row for row in contract.fields if row[0].startswith("NodeListAndWatch")}
+    unread = {row for row in contract.fields if row[2] == "structured_resource_handle"}
+    assert contract.fields - listing - unread == fields_of(strings.DESCRIPTOR)
+    assert {one[0] for one in contract.methods - methods_of(strings.DESCRIPTOR)} <= {"NodeListAndWatchResources"}
+    assert bool(listing) == bool(unread) == (release == "1.30")
     assert ("NodePrepareResourceResponse", 1, "cdi_devices", "string", "repeated") in contract.fields
+
+
+def test_v1alpha1_is_that_of_1_26() -> None:
+    contract = table("v1alpha1", "1.26", "NodePrepareResource")
+    assert contract.fields == fields_of(single.DESCRIPTOR)
+    assert contract.methods == methods_of(single.DESCRIPTOR)
+
+
+@pytest.mark.parametrize("release", ["1.27", "1.28", "1.29", "1.30"])
+def test_v1alpha2_is_v1alpha1_in_all_that_is_read(release: str) -> None:
+    """Field 4 of unprepare is one string or several: the same on the wire."""
+    contract = table("v1alpha2", release, "NodePrepareResource")
+    ours = fields_of(single.DESCRIPTOR)
+    assert ours - contract.fields == {("NodeUnprepareResourceRequest", 4, "cdi_devices", "string", "repeated")}
+    more = {row for row in contract.fields - ours if row[2] != "structured_resource_handle"}
+    assert more == {("NodeUnprepareResourceRequest", 4, "resource_handle", "string", "singular")}
+    assert contract.methods == methods_of(single.DESCRIPTOR)
 
 
 def test_health_v1_is_v1alpha1() -> None:

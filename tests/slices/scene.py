@@ -42,6 +42,10 @@ class Gated(InMemory):
         self.minor: str | None = None
         self.honest_trials = True
 
+    def upgrade(self, cluster: kubesim.Cluster) -> None:
+        """Another server takes the place of this one."""
+        self._cluster = cluster
+
     def send(self, request: Request) -> Response:
         dropped = {name for feature in self.off for name in FIELDS[feature]}
         is_trial = ("dryRun", "All") in request.query
@@ -64,8 +68,8 @@ def _without(value: Any, names: set[str]) -> Any:
 class Scene:
     """One node. ``registered`` is whether its kubelet plugin is."""
 
-    def __init__(self, release: str = "1.36", *off: str, minor: str | None = None) -> None:
-        self.cluster = kubesim.Cluster(release, seed=1)
+    def __init__(self, release: str = "1.36", *off: str, minor: str | None = None, classic: bool = False) -> None:
+        self.cluster = kubesim.Cluster(release, seed=1, classic=classic)
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
         self.cluster.create("/api/v1/nodes", node)
         self.transport = Gated(self.cluster, *off)
@@ -153,8 +157,8 @@ class Scene:
 
 
 @contextmanager
-def scene(release: str = "1.36", *off: str, minor: str | None = None) -> Iterator[Scene]:
-    made = Scene(release, *off, minor=minor)
+def scene(release: str = "1.36", *off: str, minor: str | None = None, classic: bool = False) -> Iterator[Scene]:
+    made = Scene(release, *off, minor=minor, classic=classic)
     try:
         yield made
     finally:

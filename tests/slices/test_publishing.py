@@ -148,14 +148,6 @@ def test_counters_that_get_lost_take_their_slices_with_them() -> None:
         assert not any("consumesCounters" in device for device in here.devices().values())
 
 
-def test_servers_without_slices_get_none() -> None:
-    with scene("1.30") as here:
-        here.offer(status_of("flex170"))
-        here.settle()
-        assert here.found == []
-        assert here.publisher.withdrawn({"a": "1"}) == {"a": "1"}
-
-
 def test_a_held_device_outlives_the_policy_and_goes_when_the_controller_confirms() -> None:
     with scene() as here:
         status, held = status_of("flex170"), f"{flex()}-m4"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.node.slice_registration import ServerInfoFiles, is_registered
-from reconciler.node.slice_server import server_info
 from state.server_info import decode_server_info
+from state.server_rows import SERVER_ROWS
 
-INFO = server_info("v1", "gpu.intel.com")
+INFO = SERVER_ROWS[0].info("gpu.intel.com")
 
 
 def test_registered_is_who_holds_the_lock(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ class Agent:
         with self.lock:
             self.entries.update({one.name: one for one in entries})
 
+    def forget(self, name: str) -> None:
+        """Have no entry for a claim."""
+        with self.lock:
+            self.entries.pop(name, None)
+
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Passes, one after the other, in a thread."""

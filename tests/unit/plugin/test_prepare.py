@@ -112,8 +112,18 @@ def test_preparing_again_keeps_the_mark(kubelet: Kubelet, agent: Agent) -> None:
     agent.set(entry(uid(1)))
     kubelet.prepare(uid(1))
     mark = agent.marks()[uid(1)]
-    assert kubelet.prepare(uid(1), version="v1beta1")[uid(1)].devices
+    assert kubelet.prepare(uid(1))[uid(1)].devices
     assert agent.marks()[uid(1)] == mark
+
+
+def test_a_mark_tells_by_which_service_it_was_asked_for_last(kubelet: Kubelet, agent: Agent) -> None:
+    """What holds for a kubelet that forgets claims is not to be believed of the next one."""
+    agent.set(entry(uid(1)))
+    kubelet.prepare(uid(1))
+    before = agent.marks()[uid(1)]
+    assert kubelet.prepare(uid(1), version="v1beta1")[uid(1)].devices
+    after = agent.marks()[uid(1)]
+    assert (before.grpc_version, after.grpc_version, after.nonce) == ("v1", "v1beta1", before.nonce)
 
 
 def test_a_mark_of_another_boot_is_made_anew(kubelet: Kubelet, agent: Agent, places: Places) -> None:

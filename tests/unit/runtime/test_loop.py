@@ -120,12 +120,37 @@ def test_a_busy_loop_still_resyncs() -> None:
     assert max(gaps) <= 10  # at least two looks at the clock in each pass
 
 
-def test_a_loop_waits_for_a_burst_to_settle_but_not_when_stopped() -> None:
-    driven = Driven(settle=1000)
-    driven.wakes.wake("a")
-    with driven:
-        driven.wakes.wake("b")
-    assert driven.begun == []
+class Impatient(WakeSet):
+    """Notes how long it was to pause, and goes on at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def test_passes_keep_their_distance_unless_one_asks_for_the_next_sooner() -> None:
+    wakes = Impatient()
+    answers: list[float | None] = [None, 0.0, 1.0, 30.0]
+
+    def one_pass(topics: frozenset[str]) -> float | None:
+        wakes.wake("busy")
+        if len(answers) == 1:
+            wakes.close()
+        return answers.pop(0)
+
+    Loop(one_pass, wakes, resync=20, settle=2, clock=lambda: 0.0).run()
+    assert wakes.pauses == [0.0, 2.0, 0.0, 1.0]  # before each: the first is due at once
+
+
+def test_a_loop_that_keeps_its_distance_can_be_stopped() -> None:
+    with Driven(resync=5000, settle=1000) as driven:
+        assert driven.enter() == FIRST
+        driven.wakes.wake("late")
+        driven.leave()
+    assert driven.begun == [FIRST]
 
 
 @pytest.mark.parametrize("again", [None, 1000.0])
