@@ -257,15 +257,8 @@ class _Court:
         if override.mode is OverrideMode.FIXED and not device.monitors and device.profile != override.profile:
             layout = override.profile.name if override.profile else "no VFs"
             raise _Objection(f"{pf} is kept at {layout} by {override.path}{because}")
-        if override.driver not in (None, self._pf_driver(device)):
+        if override.driver is not None and not _goes_with(override.driver, device):
             raise _Objection(f"{pf} is kept at kernel driver {override.driver} by {override.path}{because}")
-
-    def _pf_driver(self, device: WantedDevice) -> str | None:
-        """The driver that the GPU itself must have for this use: VFs are made by its DRM driver."""
-        if not device.slot.is_vf:
-            return device.driver
-        gpu = _settled(self.gpus.get(device.logical.pf))
-        return None if gpu is None else gpu.drm_driver
 
     def _check_tenant(self, entry: Entry, device: WantedDevice, tenancy: _Tenancy) -> None:
         """Raise _Objection if the device doesn't go with what earlier entries have of the same GPU."""
@@ -398,13 +391,26 @@ def _overridden(override: WantedOverride, demand: Demand | None) -> tuple[Demand
     entries = Demand(profile=None, driver=None, by="") if demand is None else demand
     profile = override.profile if fixed else entries.profile
     driver = override.driver or entries.driver
-    clashes = demand is not None and (profile != demand.profile or demand.driver not in (None, driver))
+    clashes = demand is not None and (profile != demand.profile or not _same_kind(driver, demand.driver))
     if clashes or (profile is not None and driver not in (None, *DRM_DRIVERS)):
         return demand, f"{override.path} waits for {entries.by}" if entries.by else _IMPOSSIBLE
     by = f"{override.path}, {entries.by}" if entries.by else override.path
     return replace(
         entries, profile=profile, driver=driver, by=by, adopt=fixed, adopt_binding=override.driver is not None
     ), None
+
+
+def _goes_with(kept: str, device: WantedDevice) -> bool:
+    """Whether a device can be had of a GPU that is kept at a driver: its VFs are made by its DRM driver."""
+    return kept in DRM_DRIVERS if device.slot.is_vf else _same_kind(kept, device.driver)
+
+
+def _same_kind(driver: str | None, wanted: str | None) -> bool:
+    """Whether a driver will do for one who wants ``wanted`` (None: any): each DRM driver does for the other.
+
+    Which of them a GPU has is told by an override alone. The entries' follows from what is bound now.
+    """
+    return wanted is None or driver == wanted or (driver in DRM_DRIVERS and wanted in DRM_DRIVERS)
 
 
 _IMPOSSIBLE = "VFs are made by a DRM driver: virtualFunctions and this kernelDriver exclude each other"

@@ -1,4 +1,4 @@
-"""Claims that hold devices: marks of the kubelet plugin, what was confirmed to them, and releases by people.
+"""Claims that hold devices: marks of the kubelet plugin, what was confirmed to them, and what ends that.
 
 A mark says that a claim was, or is being, prepared. What it holds stands in the held record, which is written
 before the mark's nonce is echoed. A mark without a held record was never confirmed and holds nothing.
@@ -6,7 +6,7 @@ before the mark's nonce is echoed. A mark without a held record was never confir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from state.desired import Entry, Origin
@@ -21,8 +21,8 @@ class Claims:
     """Claims with a mark, before anything is weighed.
 
     ``marks`` are those of this boot. ``held`` is what marked claims hold; ``absent`` are claims that count as
-    gone because a person released them. ``released`` has the nonces of marks to delete ("" where there was
-    none), ``look`` the GPUs whose users have to be seen before a claim can be released.
+    gone because a person released them, or their marks are ``stale``. ``released`` has the nonces of marks to
+    delete ("" where there was none), ``look`` the GPUs whose users have to be seen before a claim can be released.
     """
 
     observed: Observed
@@ -31,6 +31,7 @@ class Claims:
     absent: frozenset[str]
     released: Mapping[str, str]
     look: frozenset[DeviceName]
+    stale: frozenset[str]
 
     @classmethod
     def of(
@@ -40,25 +41,29 @@ class Claims:
         layouts: Mapping[str, OwnedLayout],
         releases: Iterable[str],
         released_before: Mapping[str, str],
+        stale: Set[str] = frozenset(),
     ) -> Claims:
-        """Judge marks and releases. ``released_before`` are the nonces of earlier passes: each is done once."""
-        seen = {} if isinstance(observed.marks, Unreadable) else observed.marks
-        marks = {uid: mark for uid, mark in sorted(seen.items()) if mark.boot_id == observed.boot_id}
+        """Judge marks and releases. ``released_before`` are the nonces of earlier passes: each is done once.
+
+        ``stale`` are claims to release although nobody said so: only if it is seen that nobody uses them.
+        """
+        marks = marks_of(observed)
         held = _held(observed, marks, ownership)
         absent: set[str] = set()
         released: dict[str, str] = {}
         look: set[DeviceName] = set()
-        for uid in sorted(releases):
+        asked = frozenset(releases)
+        for uid in sorted(asked | stale):
             nonce = marks[uid].nonce if uid in marks else ""
-            if uid in released_before:
-                released[uid] = released_before[uid]
-                if nonce in ("", released_before[uid]):
+            before = released_before.get(uid)
+            if before is not None and (uid in asked or nonce == before):
+                released[uid] = before
+                if nonce in ("", before):
                     absent.add(uid)  # else it has been prepared again since
                 continue
             slots = _slots(uid, observed, held, ownership, layouts)
-            unseen = {slot.pf for slot in slots if slot.pf not in observed.users}
-            look |= unseen
-            if not unseen and not any(observed.users[slot.pf].by_slot.get(slot) for slot in slots):
+            look.update(slot.pf for slot in slots if slot.pf not in observed.users)
+            if _unused(slots, observed, surely=uid not in asked):
                 released[uid] = nonce
                 absent.add(uid)
         return cls(
@@ -68,6 +73,7 @@ class Claims:
             absent=frozenset(absent),
             released=released,
             look=frozenset(look),
+            stale=frozenset(absent - asked),
         )
 
     def held_after(self, served: Iterable[Entry]) -> Held:
@@ -117,6 +123,12 @@ class Claims:
         return f"what claim {unrecorded[0]} holds is not on record (held record missing or unreadable)"
 
 
+def marks_of(observed: Observed) -> dict[str, Mark]:
+    """The marks of this boot, by claim UID: a reboot has ended every use."""
+    seen = {} if isinstance(observed.marks, Unreadable) else observed.marks
+    return {uid: mark for uid, mark in sorted(seen.items()) if mark.boot_id == observed.boot_id}
+
+
 def _usable(observed: Observed) -> Held | None:
     held = observed.held
     return held if isinstance(held, Held) and held.boot_id == observed.boot_id else None
@@ -140,6 +152,15 @@ def _held(observed: Observed, marks: Mapping[str, Mark], ownership: Ownership) -
             uid: claim for uid, claim in record.claims.items() if uid in marks and marks[uid].nonce == claim.nonce
         }
     return Held(boot_id=observed.boot_id, claims=claims)
+
+
+def _unused(slots: Iterable[Slot], observed: Observed, *, surely: bool) -> bool:
+    """Whether nobody is seen to use any of them; ``surely``: where nobody could be seen, that means nothing."""
+    for slot in slots:
+        users = observed.users.get(slot.pf)
+        if users is None or users.by_slot.get(slot) or (surely and users.hidden is not None):
+            return False
+    return True
 
 
 def _slots(

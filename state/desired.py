@@ -14,6 +14,7 @@ from functools import partial
 from state.ids import DeviceName
 from state.judging import Judge
 from state.manifest import OverrideMode, Policy, Spec
+from state.observed import DRM_DRIVERS
 from state.profiles import ProfileTable
 from state.records import AppliedDevice
 from state.wanted import Gpus, Refusal, RefusedError, WantedDevice, WantedOverride
@@ -92,7 +93,7 @@ def resolve(
     An allocation that is refused but had devices before keeps them, so that a slip of an editor takes nothing
     away from a user; ``applied`` has those last good devices by entry key.
     """
-    judge = Judge(gpus=gpus, table=table)
+    judge = Judge(gpus=gpus, table=table, kept_at=_kept_at(spec))
     asked: list[Entry | RefusedEntry] = []
     for index, manual in enumerate(spec.manual_allocations):
         path = f"spec.manualAllocations[{index}]"
@@ -145,6 +146,17 @@ def _judged(
     return RefusedEntry(
         key=nothing.key, name=nothing.name, origin=nothing.origin, claim=nothing.claim, refusal=refusal
     )
+
+
+def _kept_at(spec: Spec) -> dict[str, str]:
+    """The DRM drivers that overrides name, by GPU."""
+    return {
+        override.device: override.kernel_driver.value
+        for override in spec.overrides
+        if override.mode is not OverrideMode.IGNORE
+        and override.kernel_driver is not None
+        and override.kernel_driver.value in DRM_DRIVERS
+    }
 
 
 def _overrides(spec: Spec, judge: Judge) -> tuple[dict[DeviceName, WantedOverride], tuple[Refusal, ...]]:

@@ -183,7 +183,7 @@ class _Planner:
         if not isinstance(sriov, SriovSeen):
             return ()
         wanted = None if self.demand is None else self.demand.profile
-        if wanted is not None and self._has(wanted):
+        if wanted is not None and self._has(wanted) and self._has_driver_for_vfs():
             return ()
         failure = self._failure(self.gpu.name)
         if failure is not None:
@@ -201,6 +201,19 @@ class _Planner:
         if self.layout is None:
             raise _Block(self._foreign(wanted.count))
         return self.layout.profile == wanted.name
+
+    def _has_driver_for_vfs(self) -> bool:
+        """Whether the VFs were made by the driver demanded. Before they go, it must be free to be bound."""
+        wanted, function = self._driver_for_vfs(), self.gpu.function
+        if function.driver == wanted or function.driver not in DRM_DRIVERS:
+            return True
+        self._check_driver(Slot(pf=self.gpu.name), function, wanted)
+        return False
+
+    def _driver_for_vfs(self) -> str | None:
+        """The DRM driver that is to make the GPU's VFs."""
+        demanded = None if self.demand is None else self.demand.driver
+        return demanded or self.gpu.drm_driver
 
     def _undo_layout(self, sriov: SriovSeen, failure: Failure) -> tuple[GpuAction, ...]:
         """Steps back to no VFs, the driver's own provisioning and the original driver, while backing off."""
@@ -262,9 +275,10 @@ class _Planner:
 
     def _turn_on(self, sriov: SriovSeen, wanted: Profile) -> tuple[GpuAction, ...]:
         """Set quotas, then enable all VFs of the layout; the record is written before either."""
-        if self.gpu.drm_driver is None:
+        driver = self._driver_for_vfs()
+        if driver is None:
             raise _Block(f"no DRM driver is known for {self.gpu.name}, and only that can make VFs")
-        if self.gpu.function.driver != self.gpu.drm_driver:
+        if self.gpu.function.driver != driver:
             return self._pf_driver_wave()
         _check(self.context.usage.of_enabling(self.gpu.name))
         self._check_cdi()
@@ -287,10 +301,8 @@ class _Planner:
 
     def _pf_driver_wave(self) -> tuple[GpuAction, ...]:
         """Bind the GPU itself to the driver demanded, or back to its own when nobody demands one."""
-        if self.demand is not None and self.demand.driver is not None:
-            wanted: str | None = self.demand.driver
-        elif self.demand is not None and self.demand.profile is not None:
-            wanted = self.gpu.drm_driver
+        if self.demand is not None and (self.demand.driver is not None or self.demand.profile is not None):
+            wanted = self._driver_for_vfs()
         elif self.binding is not None:
             wanted = self.binding.original
         else:

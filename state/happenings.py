@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from state.desired import Origin
 from state.outcomes import Phase
+from state.stale_marks import PATIENCE
 from state.status import AllocationStatus, DeviceStatus, NodeStatus, condition_of
 from state.summary import OVERRIDDEN, STALLED
 
@@ -47,6 +48,21 @@ def happenings(before: NodeStatus | None, now: NodeStatus) -> tuple[Happening, .
         *_of_devices(() if before is None else before.devices, now.devices),
         *_of_condition(STALLED, before, now, warning=True, reason="Stalled", action="Wait"),
         *_of_condition(OVERRIDDEN, before, now, warning=False, reason="Overridden", action="Override"),
+    )
+
+
+def releases(before: Set[str], now: Set[str]) -> tuple[Happening, ...]:
+    """The events about claims, by UID, whose marks are released as stale now and were not before."""
+    return tuple(
+        Happening(
+            about=None,
+            warning=True,
+            reason="StaleMarkReleased",
+            action="Release",
+            note=f"claim {uid} is gone, nobody has its devices open, and the kubelet has not given it back "
+            f"for {PATIENCE.seconds // 60} minutes: they are free again",
+        )
+        for uid in sorted(now - before)
     )
 
 

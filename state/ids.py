@@ -106,6 +106,7 @@ class Slot:
 
     @property
     def is_vf(self) -> bool:
+        """Whether it is a virtual function, and not the GPU itself."""
         return self.vf >= 0
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -31,10 +31,12 @@ class Judge:
     """All methods raise RefusedError, with the field's path and the allowed values.
 
     What can't be read now is given the benefit of the doubt: refused is only what no waiting can mend.
+    ``kept_at`` has the DRM drivers that overrides name: what the driver bound until then can't do says nothing.
     """
 
     gpus: Gpus
     table: ProfileTable
+    kept_at: Mapping[str, str] = field(default_factory=dict)
     _profiles: dict[tuple[DeviceName, str], Profile] = field(default_factory=dict)
 
     def manual(self, manual: ManualAllocation, path: str) -> tuple[WantedDevice, ...]:
@@ -152,17 +154,27 @@ class Judge:
         profile = self.table.find(gpu.device_id, name, total_vfs=total)
         if profile is None:
             raise RefusedError(path, f"{gpu.name} ({gpu.model.name}) has no VF profile {name!r}", names)
-        if profile.quota is not None and not _can_set_quotas(gpu):
+        if profile.quota is not None and not self._can_set_quotas(gpu):
             shares = tuple(known for known in names if known.startswith("fs"))
             raise RefusedError(path, f"the driver of {gpu.name} can't set the quotas of {name!r}", shares)
         return profile
 
+    def _can_set_quotas(self, gpu: PfSeen) -> bool:
+        """Whether table profiles are possible; assumed where the DRM driver to do it is not bound yet."""
+        bound = gpu.function.driver
+        if bound not in DRM_DRIVERS or self.kept_at.get(gpu.name, bound) != bound:
+            return True
+        if not isinstance(gpu.sriov, SriovSeen):
+            return True
+        return gpu.sriov.provisioning is not None and gpu.sriov.provisioning.quotas_writable
+
     def _driver(self, gpu: PfSeen, logical: LogicalDevice, wanted: KernelDriver, path: str) -> str:
         if wanted is KernelDriver.DRM:
-            if gpu.drm_driver is None:
+            driver = gpu.drm_driver or self.kept_at.get(gpu.name)
+            if driver is None:
                 why = f"no DRM driver is known for {gpu.name} ({gpu.model.name})"
                 raise RefusedError(path, why, ("vfio",))
-            return gpu.drm_driver
+            return driver
         if logical.use in (Use.SHARED, Use.MONITOR):
             raise RefusedError(path, f"a {logical.use.value} device can't be passed through", ("drm",))
         if wanted is KernelDriver.XE_VFIO and gpu.drm_driver != "xe":
@@ -182,13 +194,6 @@ def _parse(device: AppliedDevice, path: str, gpus: Gpus) -> LogicalDevice:
         return logical_of(device)
     except ValueError as error:
         raise RefusedError(path, str(error), tuple(sorted(gpus))) from None
-
-
-def _can_set_quotas(gpu: PfSeen) -> bool:
-    """Whether table profiles are possible. With no DRM driver bound that can't be seen, and is assumed."""
-    if gpu.function.driver not in DRM_DRIVERS or not isinstance(gpu.sriov, SriovSeen):
-        return True
-    return gpu.sriov.provisioning is not None and gpu.sriov.provisioning.quotas_writable
 
 
 def _check_index(logical: LogicalDevice, profile: Profile, path: str) -> None:

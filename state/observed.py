@@ -120,6 +120,7 @@ class MemorySeen:
 
     @property
     def exact(self) -> bool:
+        """Whether it is the size itself, and no lower bound."""
         return self.source is not MemorySource.BAR
 
 
@@ -179,6 +180,7 @@ class PfSeen:
 
     @property
     def total_vfs(self) -> int:
+        """How many VFs it can have; 0 also where that can't be read."""
         return self.sriov.total if isinstance(self.sriov, SriovSeen) else 0
 
 
@@ -237,7 +239,8 @@ class Observed:
     """Everything a plan looks at besides what is wanted.
 
     ``users`` has an entry only for GPUs where it was asked for: it is looked up right before something would
-    be disturbed. ``kernel_drivers`` are the PCI drivers loaded now. ``marks`` are the kubelet plugin's.
+    be disturbed. ``kernel_drivers`` are the PCI drivers loaded now. ``marks`` are the kubelet plugin's;
+    ``registered`` says whether the kubelet knows the plugin, and is looked up only where marks depend on it.
     """
 
     boot_id: str
@@ -247,6 +250,7 @@ class Observed:
     ownership: Ownership | Unreadable = field(default_factory=Ownership)
     held: Held | Unreadable | None = None
     marks: Mapping[str, Mark] | Unreadable = field(default_factory=dict)
+    registered: bool = False
     users: Mapping[DeviceName, UsersSeen] = field(default_factory=dict)
     unreadable: tuple[Unreadable, ...] = ()
 

@@ -17,7 +17,7 @@ from state.actions import Action, RemoveCdiSpec, unit_of
 from state.arbitration import Arbitration, Standing, arbitrate
 from state.cdi import key_of
 from state.cdi_planning import CdiPlan, plan_cdi
-from state.claims import Claims
+from state.claims import Claims, marks_of
 from state.desired import Desired, Entry, Origin
 from state.gpu_planning import Failure, GpuContext, GpuPlan, plan_gpu
 from state.ids import DeviceName, Slot, parse_device_name
@@ -26,8 +26,10 @@ from state.observed import Changing, Observed, PfSeen, SriovSeen, Unreadable
 from state.outcomes import Frozen, Outcome, OutcomeJudge, Phase
 from state.profiles import ProfileTable
 from state.readiness import Readiness
-from state.records import AppliedDevice, Held, OwnedBinding, OwnedLayout, Ownership
-from state.usage import Holders, LookFirst, Places, Usage, Verdict, holders_of, without_places
+from state.recording import Recording, places_given
+from state.records import Held, OwnedBinding, OwnedLayout, Ownership
+from state.stale_marks import Abandoned, abandoned
+from state.usage import Holders, LookFirst, Usage, Verdict, holders_of, without_places
 from state.wanted import WantedDevice
 from state.withdrawing import Withdrawals
 
@@ -60,11 +62,13 @@ class Memory:
     """What is remembered between passes; a restart may forget it all.
 
     ``released`` has the nonces of marks that were released, from the last status: each is released once.
+    ``abandoned_since`` is when claims with a mark that a kubelet may forget were first seen to be wanted no more.
     """
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
     idle_since: Mapping[DeviceName, datetime] = field(default_factory=dict)
     released: Mapping[str, str] = field(default_factory=dict)
+    abandoned_since: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,8 @@ class Plan:
 
     ``ownership`` and ``held`` are the records as they must be on disk before the first action, None for
     "unchanged". ``look`` are GPUs whose users have to be looked up before anything can be said about them.
-    ``nonces`` are those of marks whose devices are recorded, ``released`` those of marks to delete.
+    ``nonces`` are those of marks whose devices are recorded, ``released`` those of marks to delete, of which
+    ``stale`` were released by nobody.
     """
 
     actions: tuple[Action, ...] = ()
@@ -93,7 +98,9 @@ class Plan:
     look: frozenset[DeviceName] = frozenset()
     nonces: Mapping[str, str] = field(default_factory=dict)
     released: Mapping[str, str] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
     idle_since: Mapping[DeviceName, datetime] = field(default_factory=dict)
+    abandoned_since: Mapping[str, datetime] = field(default_factory=dict)
     wake_at: datetime | None = None
 
 
@@ -108,7 +115,12 @@ def plan(
     """What to do next on this machine. Pure: equal arguments give equal plans."""
     if isinstance(desired, NotSynced):
         unread = Blocked(what="all changes", why="the desired state has not been read yet")
-        return Plan(blocked=(unread,), released=memory.released, idle_since=memory.idle_since)
+        return Plan(
+            blocked=(unread,),
+            released=memory.released,
+            idle_since=memory.idle_since,
+            abandoned_since=memory.abandoned_since,
+        )
     return _Planning(desired, observed, memory, table, options, now).plan()
 
 
@@ -134,7 +146,10 @@ class _Planning:
         # In a cluster marks decide, so that what was given out without one matters to nobody.
         self.recent = recent
         self.given = holders_of({} if options.by_marks else recent.applied, observed.gpus, self.layouts)
-        self.claims = Claims.of(observed, recent, self.layouts, desired.releases, memory.released)
+        self.abandoned = self._abandoned()
+        self.claims = Claims.of(
+            observed, recent, self.layouts, desired.releases, memory.released, self.abandoned.stale
+        )
         self.withdrawals = Withdrawals.of(desired, self.ownership.withdrawals, needed=options.by_marks)
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
@@ -147,7 +162,7 @@ class _Planning:
         usage = replace(self._usage(), marked=self._marked(held), unclear=unclear)
         cdi = self._plan_cdi(court, held, unclear=unclear is not None)
         gpus = {pf: self._plan_gpu(pf, gpu, court, usage, cdi) for pf, gpu in self._plannable(court)}
-        ownership = self._ownership(gpus, court, cdi, look)
+        ownership = self._recording().ownership(gpus, court, cdi, look)
         frozen = self._frozen()
         touched = frozenset() if frozen is not None else _touched(court.served, gpus)
         actions = self._actions(gpus, cdi, touched)
@@ -162,7 +177,9 @@ class _Planning:
             look=frozenset(look),
             nonces={uid: held.claims[uid].nonce for uid in held.claims},
             released=self.claims.released,
+            stale=self.claims.stale,
             idle_since=self._idle_since(gpus),
+            abandoned_since=self.abandoned.since,
             wake_at=min(self._wakes(gpus), default=None),
         )
 
@@ -184,6 +201,17 @@ class _Planning:
             if isinstance(sriov, SriovSeen) and pf in layouts and sriov.enabled > layouts[pf].count:
                 del layouts[pf]
         return layouts
+
+    def _abandoned(self) -> Abandoned:
+        marks, keys = marks_of(self.observed), self.desired.keys
+        return abandoned(
+            marks,
+            {uid for uid in marks if Origin.CLAIM.key(uid) in keys},
+            self.memory.abandoned_since,
+            self.memory.released,
+            self.now,
+            registered=self.observed.registered,
+        )
 
     def _held_is_news(self, held: Held) -> bool:
         """Whether the held record is to be written; outside a cluster not before there is a claim."""
@@ -265,6 +293,19 @@ class _Planning:
             forced=frozenset(Origin.MANUAL.key(name) for name in self.options.force_release),
         )
 
+    def _recording(self) -> Recording:
+        return Recording(
+            before=self.ownership,
+            layouts=self.layouts,
+            bindings=self.bindings,
+            observed=self.observed,
+            wanted=self.wanted,
+            given=self.given,
+            usage=self._usage(),
+            withdrawals=self.withdrawals,
+            now=self.now,
+        )
+
     def _marked(self, held: Held) -> Holders:
         records = {Origin.CLAIM.key(uid): claim.devices for uid, claim in held.claims.items()}
         return holders_of(records, self.observed.gpus, self.layouts)
@@ -291,7 +332,7 @@ class _Planning:
 
     def _not_taken(self, keys: set[str], court: Arbitration) -> set[str]:
         """Those of ``keys`` that have what they were given before, none of it being another's by now."""
-        taken, applied = _places(court.served), self.ownership.applied
+        taken, applied = places_given(court.served), self.ownership.applied
         return {key for key in keys & applied.keys() if without_places(applied[key], taken) == applied[key]}
 
     def _unseen(self) -> dict[str, Unreadable]:
@@ -352,8 +393,11 @@ class _Planning:
         return failure is not None and failure.retry_at > self.now
 
     def _wakes(self, gpus: Mapping[DeviceName, GpuPlan]) -> Iterable[datetime]:
-        """When something is due although nothing may be heard: a retry, or the end of a linger."""
+        """When something is due although nothing may be heard: a retry, the end of a linger, a stale mark."""
         yield from (step.wake_at for step in gpus.values() if step.wake_at is not None)
+        next_stale = self.abandoned.next_stale()
+        if next_stale is not None:
+            yield next_stale
         for unit, failure in self.memory.failures.items():
             if unit.startswith("cdi/") and failure.retry_at > self.now:
                 yield failure.retry_at
@@ -414,77 +458,6 @@ class _Planning:
             for slot, why in sorted(step.slot_blocked.items()):
                 yield Blocked(what=str(slot), why=why)
 
-    # -- records -------------------------------------------------------------------------------------------
-
-    def _ownership(
-        self, gpus: Mapping[DeviceName, GpuPlan], court: Arbitration, cdi: CdiPlan, look: set[DeviceName]
-    ) -> Ownership:
-        layouts, bindings = dict(self.layouts), dict(self.bindings)
-        for pf, step in gpus.items():
-            _put(layouts, pf, step.layout)
-            _put(bindings, pf, step.binding)
-        applied = self._applied(court, cdi, look)
-        return Ownership(
-            layouts=dict(sorted(layouts.items())),
-            bindings=dict(sorted(bindings.items())),
-            applied=applied,
-            applied_boot_id=self.observed.boot_id if applied else "",
-            withdrawals=self.withdrawals.after(
-                court.rejected, self.observed.gpus, self.observed.boot_id, self.now
-            ),
-        )
-
-    def _applied(
-        self, court: Arbitration, cdi: CdiPlan, look: set[DeviceName]
-    ) -> dict[str, tuple[AppliedDevice, ...]]:
-        """What was given out last: that of every entry served, and what may still be in use."""
-        files = () if isinstance(self.observed.cdi, Unreadable) else self.observed.cdi
-        filed = {key_of(seen.name) for seen in files}
-        # As long as a spec file is not as it should be, it may give out what the entry had before.
-        outdated = {key for key in filed if key in cdi.states and not cdi.states[key].written}
-        before = {key: self.ownership.applied.get(key, ()) for key in outdated}
-        applied = {
-            entry.key: _with_all_of(entry.records, before.get(entry.key, ()))
-            for entry in court.served
-            if entry.devices
-        }
-        kept = self.wanted | filed | self._still_open(look)
-        taken = _places(court.served)
-        for key, record in self.ownership.applied.items():
-            left = record if key in filed else without_places(record, taken)
-            if key in kept and left:
-                applied.setdefault(key, left)
-        return dict(sorted(applied.items()))
-
-    def _still_open(self, look: set[DeviceName]) -> set[str]:
-        """Outside a cluster: allocations that are wanted no more, but whose devices may be open still."""
-        still_open: set[str] = set()
-        usage = self._usage()
-        for slot in self.given:
-            for key in {holder.key for holder in self.given[slot] if not holder.looks_on} - self.wanted:
-                verdict = usage.of_unbinding(slot) if key not in usage.forced else None
-                if isinstance(verdict, LookFirst) and isinstance(self.observed.gpus[slot.pf], PfSeen):
-                    look.add(slot.pf)
-                if verdict is not None:
-                    still_open.add(key)
-        return still_open
-
-
-def _with_all_of(
-    record: tuple[AppliedDevice, ...], before: tuple[AppliedDevice, ...]
-) -> tuple[AppliedDevice, ...]:
-    return (*record, *(device for device in before if device not in record))
-
-
-def _places(served: Iterable[Entry]) -> Places:
-    """The functions that entries are given, but for those they only look on."""
-    return {
-        (device.slot, device.record.profile): device.logical.use
-        for entry in served
-        for device in entry.devices
-        if not device.monitors
-    }
-
 
 def _touched(served: Iterable[Entry], gpus: Mapping[DeviceName, GpuPlan]) -> frozenset[str]:
     """Entries under whose devices something is changed."""
@@ -495,10 +468,3 @@ def _touched(served: Iterable[Entry], gpus: Mapping[DeviceName, GpuPlan]) -> fro
         for device in entry.devices
         if device.logical.pf in busy and busy[device.logical.pf].touches(device.slot, monitor=device.monitors)
     )
-
-
-def _put(records: dict[str, _Record], pf: DeviceName, record: _Record | None) -> None:
-    if record is None:
-        records.pop(pf, None)
-    else:
-        records[pf] = record

@@ -23,6 +23,7 @@ from reconciler.node.clock import Clock
 from reconciler.node.desired_source import Sourced
 from reconciler.node.failures import Failures
 from reconciler.node.observing import Observer
+from reconciler.node.plugin_presence import is_any_registered
 from reconciler.node.record_files import OwnershipFile, read_held, read_marks, write_held
 from reconciler.node.status_file import StatusWriter
 from reconciler.node.tables import Tables
@@ -38,6 +39,7 @@ from state.observed import Changing, Observed, PfSeen, Unreadable, UsersSeen, wi
 from state.planning import NOT_SYNCED, Blocked, Memory, NotSynced, Options, Plan, plan
 from state.records import AppliedDevice, Ownership
 from state.recovery import rebuild_ownership
+from state.stale_marks import may_be_forgotten
 from state.status import NodeStatus
 from state.summary import SourceState, summarise
 from state.wanted import Gpus
@@ -121,6 +123,7 @@ class Agent:
         self._status = StatusWriter(Path(host.roots.status_file))
         self._failures = Failures(base=settings.backoff_base, cap=settings.backoff_cap, rng=rng or random.Random())
         self._idle_since: Mapping[DeviceName, datetime] = {}
+        self._abandoned_since: Mapping[str, datetime] = {}
         self._dirty: set[PciAddress] = set()
         self._resolved: tuple[tuple[object, ...], Desired] | None = None
         self._looked = False
@@ -147,7 +150,7 @@ class Agent:
         status = self._publish(desired, observed, todo, sourced)
         changing = frozenset(pf for pf, gpu in observed.gpus.items() if isinstance(gpu, Changing))
         self._failures.settle(frozenset(unit_of(action) for action in todo.actions), changing, now)
-        self._idle_since = todo.idle_since
+        self._idle_since, self._abandoned_since = todo.idle_since, todo.abandoned_since
         self._followed(
             Pass(desired=desired, observed=observed, plan=todo, status=status, busy=busy, source=sourced)
         )
@@ -184,6 +187,7 @@ class Agent:
             if last is not None:
                 gpus[pf] = Changing(last=last, doing=job.doing, since=job.since, actions=job.actions)
         boot_id = discovery.boot_id(self._roots.procfs)
+        marks = read_marks(Path(self._roots.marks_dir))
         unreadable = seen.unreadable + ((boot_id,) if isinstance(boot_id, Unreadable) else ())
         observed = Observed(
             boot_id="" if isinstance(boot_id, Unreadable) else boot_id,
@@ -192,7 +196,8 @@ class Agent:
             cdi=self._cdi.observe(anew=everywhere),
             ownership=boot_id if isinstance(boot_id, Unreadable) else self._ownership.load(),
             held=read_held(Path(self._roots.held_file)),
-            marks=read_marks(Path(self._roots.marks_dir)),
+            marks=marks,
+            registered=may_be_forgotten(marks) and is_any_registered(Path(self._roots.lock_dir)),
             unreadable=unreadable,
         )
         return with_origins(observed)
@@ -213,7 +218,12 @@ class Agent:
             ownership = observed.ownership
             applied = {} if isinstance(ownership, Unreadable) else ownership.applied
             desired = self._resolve(sourced.state.spec, observed.gpus, applied)
-        memory = Memory(failures=self._failures.now(), idle_since=self._idle_since, released=self._status.released)
+        memory = Memory(
+            failures=self._failures.now(),
+            idle_since=self._idle_since,
+            released=self._status.released,
+            abandoned_since=self._abandoned_since,
+        )
         users: dict[DeviceName, UsersSeen] = {}
         todo = plan(desired, observed, memory, self._tables.profiles, self._settings.options, now)
         for _ in range(MOST_LOOKS):

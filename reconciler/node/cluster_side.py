@@ -15,11 +15,12 @@ from pathlib import Path
 import msgspec
 
 from reconciler.node.agent import Pass
+from reconciler.node.claim_status_writer import ClaimStatusWriter
 from reconciler.node.mirror import Mirror
 from reconciler.node.own_object import COLLECTION, create_own, path_of
 from reconciler.node.publisher import Publisher
 from reconciler.node.roots import Roots
-from reconciler.node.slice_publisher import SliceSettings
+from reconciler.node.slice_publisher import SlicePublisher, SliceSettings
 from reconciler.node.slice_registration import ServerInfoFiles, is_registered
 from reconciler.node.slice_side import SliceSide
 from reconciler.runtime.backoff import Backoff
@@ -32,7 +33,7 @@ from reconciler.runtime.kube.reflector import Reflector, Timing
 from reconciler.runtime.kube.threads import OnCrash
 from reconciler.runtime.metrics import Metrics
 from reconciler.runtime.wakeups import WakeSet
-from state.happenings import Happening, happenings
+from state.happenings import Happening, happenings, releases
 from state.manifest import API_VERSION, KIND, Policy
 from state.mirroring import OwnObject, decode_own
 from state.planning import NotSynced
@@ -73,6 +74,14 @@ class Place:
     last_status: NodeStatus | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _News:
+    """How the machine is, and the UID of the object whose manifest it follows."""
+
+    status: NodeStatus
+    uid: str | None
+
+
 class ClusterSide:
     """Mirror and publishers of one node. ``run`` is their thread; the other methods may come from any."""
 
@@ -107,7 +116,7 @@ class ClusterSide:
             client, "gpu.dra.intel.com/node", place.node, metrics=metrics, on_crash=on_crash, clock=clock
         )
         self._server = ServerInfoFiles(Path(place.roots.server_file), Path(place.roots.lasting_server_file))
-        self._slices = SliceSide(
+        slices = SlicePublisher(
             client,
             SliceSettings(
                 node=place.node,
@@ -123,23 +132,21 @@ class ClusterSide:
             rng=rng,
             shown=None if place.last_status is None else place.last_status.withdrawn,
         )
-        self._last = place.last_status
-        self._seen_uid: str | None = None
+        self._slices = SliceSide(slices, ClaimStatusWriter(client, clock=clock, rng=rng))
+        self._told = place.last_status
+        self._told_stale: frozenset[str] = frozenset()
+        # Replaced as a whole by the agent's thread and read by ours: a status never goes with another's object.
+        self._news = None if place.last_status is None else _News(status=place.last_status, uid=None)
 
     def followed(self, done: Pass) -> None:
         """A pass of the agent is over."""
         state = done.source.state
-        seen_uid = None if state is None else state.metadata.uid
-        news = (done.status, seen_uid) != (self._last, self._seen_uid)
-        self._seen_uid = seen_uid
         self._slices.offer(done.status, None if state is None else state.spec)
-        told = () if isinstance(done.desired, NotSynced) else happenings(self._last, done.status)
-        if told:
-            sources = {} if state is None else {one.name: one.source for one in state.spec.allocations}
-            for happening in told:
-                self._tell(happening, sources)
-        if news:
-            self._last = done.status
+        if not isinstance(done.desired, NotSynced):
+            self._tell_news(done)
+        news = _News(status=done.status, uid=None if state is None else state.metadata.uid)
+        if news != self._news:
+            self._news = news
             self._wakes.wake(_CHANGED)
 
     def look_again(self) -> None:
@@ -179,10 +186,10 @@ class ClusterSide:
 
     def _publish(self) -> float | None:
         """After the slices: a withdrawal is told to the controller once schedulers can see it."""
-        status = self._last
-        if status is not None:
-            withdrawn = self._slices.withdrawn(status.withdrawn)
-            self._publisher.offer(msgspec.structs.replace(status, withdrawn=withdrawn), self._seen_uid)
+        news = self._news
+        if news is not None:
+            withdrawn = self._slices.withdrawn(news.status.withdrawn)
+            self._publisher.offer(msgspec.structs.replace(news.status, withdrawn=withdrawn), news.uid)
         return self._publisher.step()
 
     def _recall_server(self) -> None:
@@ -221,6 +228,16 @@ class ClusterSide:
             return max(self._backoff.failed(_CREATE, now), error.retry_after or 0.0)
         # The watch tells of it; should it go at once again, that is tried again, but not in a hurry.
         return self._backoff.failed(_CREATE, now)
+
+    def _tell_news(self, done: Pass) -> None:
+        told = releases(self._told_stale, done.plan.stale)
+        if done.status != self._told:
+            told += happenings(self._told, done.status)
+        self._told, self._told_stale = done.status, done.plan.stale
+        state = done.source.state
+        sources = {one.name: one.source for one in state.spec.allocations} if told and state is not None else {}
+        for happening in told:
+            self._tell(happening, sources)
 
     def _tell(self, happening: Happening, sources: Mapping[str, str]) -> None:
         kind = EventType.WARNING if happening.warning else EventType.NORMAL

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from reconciler.node.claim_status_writer import ClaimStatusWriter
-from reconciler.node.slice_publisher import SlicePublisher, SliceSettings
-from reconciler.runtime.kube.client import KubeClient
-from reconciler.runtime.kube.threads import OnCrash
-from reconciler.runtime.metrics import Metrics
+from reconciler.node.slice_publisher import SlicePublisher
 from state.manifest import Spec
-from state.server_info import ServerInfo
 from state.slices.claim_status import claim_statuses
 from state.status import NodeStatus
 
@@ -20,38 +15,13 @@ from state.status import NodeStatus
 class SliceSide:
     """Slices first, as claims are told of a failure only when schedulers know to avoid that GPU.
 
-    ``step`` and ``stop`` belong to one thread; ``offer`` and ``withdrawn`` may come from any. The parameters are
-    those of SlicePublisher.
+    ``step`` and ``stop`` belong to one thread; ``offer`` and ``withdrawn`` may come from any.
     """
 
-    def __init__(
-        self,
-        client: KubeClient,
-        settings: SliceSettings,
-        *,
-        wake: Callable[[], None],
-        server_found: Callable[[ServerInfo], None],
-        metrics: Metrics | None,
-        on_crash: OnCrash | None,
-        clock: Callable[[], float],
-        rng: random.Random,
-        shown: Mapping[str, str] | None = None,
-    ) -> None:
-        self._driver = settings.driver
+    def __init__(self, slices: SlicePublisher, claims: ClaimStatusWriter) -> None:
+        self._slices, self._claims = slices, claims
         self._lock = threading.Lock()
         self._offer: tuple[NodeStatus, Spec] | None = None
-        self._slices = SlicePublisher(
-            client,
-            settings,
-            wake=wake,
-            server_found=server_found,
-            metrics=metrics,
-            on_crash=on_crash,
-            clock=clock,
-            rng=rng,
-            shown=shown,
-        )
-        self._claims = ClaimStatusWriter(client, clock=clock, rng=rng)
 
     def offer(self, status: NodeStatus, spec: Spec | None) -> None:
         """This is how the machine is, and the manifest that it follows; without one nothing is changed."""
@@ -84,7 +54,7 @@ class SliceSide:
             status,
             spec.allocations,
             row=row,
-            driver=self._driver,
+            driver=self._slices.driver,
             binding=self._slices.waits_for_vfs,
             avoided=self._slices.avoided,
         )

@@ -46,6 +46,7 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON."""
         fields: dict[str, object] = {
             "ts": _timestamp(record),
             "level": record.levelname,
@@ -68,6 +69,7 @@ class TextFormatter(logging.Formatter):
         self._tracebacks = tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of text, with its traceback below where that is wanted."""
         message = _one_line(record.getMessage())
         words = [_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message]
         words += [f"{name}={_value(value)}" for name, value in _extras(record).items()]

@@ -5,6 +5,7 @@ run in the calling thread and whose clock only moves when a test says so.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -235,14 +236,21 @@ class Bench:
     def end_process(self, pid: int) -> None:
         shutil.rmtree(Path(self.roots.procfs, str(pid)))
 
-    def mark(self, uid: str, nonce: str = "n1") -> None:
+    def mark(self, uid: str, nonce: str = "n1", grpc_version: str = "v1") -> None:
         """What the plugin does for Prepare."""
-        mark = Mark(uid=uid, nonce=nonce, boot_id=self.machine.boot_id)
+        mark = Mark(uid=uid, nonce=nonce, boot_id=self.machine.boot_id, grpc_version=grpc_version)
         Path(self.roots.marks_dir, f"{uid}.json").write_bytes(encode_record(mark))
 
     def unmark(self, uid: str) -> None:
         """What the plugin does for Unprepare."""
         Path(self.roots.marks_dir, f"{uid}.json").unlink()
+
+    @contextlib.contextmanager
+    def registered(self) -> Iterator[None]:
+        """A kubelet that has the plugin registered."""
+        with open(Path(self.roots.lock_dir, "registered-gpu.dra.intel.com"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -387,10 +395,18 @@ class Node:
 
     @property
     def nonces(self) -> Mapping[str, str]:
-        """What the status file tells the plugin."""
+        """The marks that the status file confirms to the plugin."""
+        return self._told_the_plugin("nonces")
+
+    @property
+    def listed(self) -> Mapping[str, str]:
+        """The marks that the status file tells the plugin to delete."""
+        return self._told_the_plugin("releasedMarks")
+
+    def _told_the_plugin(self, field: str) -> Mapping[str, str]:
         content = json.loads(Path(self.bench.roots.status_file).read_bytes())
-        nonces: Mapping[str, str] = content.get("nonces", {})
-        return nonces
+        marks: Mapping[str, str] = content.get(field, {})
+        return marks
 
 
 def is_ready(status: NodeStatus) -> bool:

@@ -150,6 +150,35 @@ def test_released_by_hand(tmp_path: Path) -> None:
         assert_pristine(bench)
 
 
+def test_a_claim_that_its_kubelet_forgot(tmp_path: Path) -> None:
+    """The kubelet of 1.26 may never give it back. Its mark goes once it is sure that nobody uses it any more."""
+    with running(tmp_path, cards(("b60", ONE))) as bench:
+        node, device = Node(bench, cluster=True), vf_claim(bench.gpu, "fs2", 0)
+        bench.mark("uid-1", grpc_version="v1alpha1")
+        bench.mark("uid-2", grpc_version="v1alpha2")
+        node.want(manifest(claims={"uid-1": device, "uid-2": vf_claim(bench.gpu, "fs2", 1)}))
+        vf = hardware.vf_addresses(bench.machine, ONE)[0]
+        bench.start_process(7, "python", card_of(bench, vf))
+        node.want(manifest())
+        node.wait(3600)  # not registered: no kubelet could have given it back
+        assert node.passes[-1].plan.released == {}
+        with bench.registered():
+            node.settle()
+            node.wait(310)
+            assert node.passes[-1].plan.released == {}
+            bench.end_process(7)
+            node = Node(bench, cluster=True)  # after a restart the time begins anew
+            node.settle()
+            node.wait(299)
+            assert node.passes[-1].plan.released == {}
+            node.wait(10)
+            assert node.listed == {"uid-1": "n1"}
+            bench.unmark("uid-1")
+            node.settle()
+        assert node.listed == {}
+        assert phases(node.status) == {"uid-2": "Releasing"}
+
+
 def test_an_open_node_keeps_vfs_and_whole_gpus(tmp_path: Path) -> None:
     with running(tmp_path, cards(("flex170", ONE), ("b60", OTHER))) as bench:
         node, (pf, other) = Node(bench), bench.gpus

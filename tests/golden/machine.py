@@ -9,10 +9,12 @@ Everything left out is as on a healthy, idle machine of these GPUs:
   ``nodesMissing``, ``mei``
 - ``cdi``: by allocation key ``as written``, ``stale`` or ``torn``; or ``unreadable``
 - ``ownership``: ``layouts``, ``bindings``, ``applied``, ``withdrawals``, ``boot``; ``held``: nonce and devices by
-  claim; ``marks``: nonce by claim, or ``nonce`` and ``boot``; each of these, also ``unreadable``
+  claim; ``marks``: nonce by claim, or ``nonce``, ``boot`` and ``version`` (of the kubelet's service); each of
+  these, also ``unreadable``
 - ``open``: who has a function open; ``hidden``: why nobody can tell; ``kernelDrivers``
 - ``unreadable``: why something can't be read, by path
-- ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``byMarks``; ``forceRelease``; ``oneWave``
+- ``idle`` seconds by GPU; ``failures`` by unit; ``released`` nonces; ``registered`` (the plugin);
+  ``goneFor`` seconds by claim; ``byMarks``; ``forceRelease``; ``oneWave``
 """
 
 from __future__ import annotations
@@ -96,6 +98,7 @@ class Machine:
             ownership=self._ownership(),
             held=self._held(),
             marks=self._marks(),
+            registered=bool(self.raw.get("registered")),
         )
         return with_origins(observed)
 
@@ -140,7 +143,11 @@ class Machine:
             for pf, seconds in sub(self.raw.get("idle")).items()
         }
         released = {uid: str(nonce) for uid, nonce in sub(self.raw.get("released")).items()}
-        return Memory(failures=failures, idle_since=idle, released=released)
+        gone = {
+            uid: NOW - timedelta(seconds=cast(float, seconds))
+            for uid, seconds in sub(self.raw.get("goneFor")).items()
+        }
+        return Memory(failures=failures, idle_since=idle, released=released, abandoned_since=gone)
 
     def options(self) -> Options:
         """How to plan."""
@@ -292,7 +299,12 @@ class Machine:
         marks = {}
         for uid, short in sub(raw).items():
             mark = short if isinstance(short, dict) else {"nonce": short}
-            marks[uid] = Mark(uid=uid, nonce=str(mark["nonce"]), boot_id=str(mark.get("boot", BOOT)))
+            marks[uid] = Mark(
+                uid=uid,
+                nonce=str(mark["nonce"]),
+                boot_id=str(mark.get("boot", BOOT)),
+                grpc_version=str(mark.get("version", "v1")),
+            )
         return marks
 
 

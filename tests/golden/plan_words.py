@@ -26,6 +26,8 @@ def in_words(todo: Plan, before: Ownership, looked: Iterable[DeviceName]) -> dic
         else {uid: f"{claim.nonce}: {_record(claim.devices)}" for uid, claim in sorted(todo.held.claims.items())},
         "nonces": dict(todo.nonces),
         "released": dict(todo.released),
+        "stale": sorted(todo.stale),
+        "abandonedFor": {uid: (NOW - since).total_seconds() for uid, since in todo.abandoned_since.items()},
         "idleFor": {str(pf): (NOW - since).total_seconds() for pf, since in todo.idle_since.items()},
         "wakeIn": None if todo.wake_at is None else (todo.wake_at - NOW).total_seconds(),
     }

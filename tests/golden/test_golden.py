@@ -72,7 +72,12 @@ class Case:
 
     def step(self, todo: Plan) -> None:
         self.observed = after(self.observed, todo)
-        self.memory = replace(self.memory, idle_since=todo.idle_since, released=todo.released)
+        self.memory = replace(
+            self.memory,
+            idle_since=todo.idle_since,
+            released=todo.released,
+            abandoned_since=todo.abandoned_since,
+        )
 
 
 def load(folder: Path, tables: Tables) -> Case:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 import kubesim
-from reconciler.node.slice_publisher import SliceSettings
+from reconciler.node.claim_status_writer import ClaimStatusWriter
+from reconciler.node.slice_publisher import SlicePublisher, SliceSettings
 from reconciler.node.slice_side import SliceSide
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from state.manifest import (
@@ -35,16 +36,18 @@ def test_a_failure_is_told_once_schedulers_know_what_to_avoid() -> None:
     cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}})
     uid = _claim(cluster)
     found: list[ServerInfo] = []
-    side = SliceSide(
-        KubeClient(InMemory(cluster), retries=NO_RETRIES),
+    client, rng = KubeClient(InMemory(cluster), retries=NO_RETRIES), random.Random(1)
+    slices = SlicePublisher(
+        client,
         SliceSettings(node="node-a", table=tables().profiles, registered=lambda _: True),
         wake=lambda: None,
         server_found=found.append,
         metrics=None,
         on_crash=None,
         clock=lambda: 100.0,
-        rng=random.Random(1),
+        rng=rng,
     )
+    side = SliceSide(slices, ClaimStatusWriter(client, clock=lambda: 100.0, rng=rng))
     applied = AppliedDevice(device=f"{GPU}-m4-vf0", profile="flex170_m4")
     failed = AllocationStatus(
         name=uid, origin="claim", phase="Failed", message="EIO", since=SINCE, devices=(applied,)

@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from hack.lab.pods import Town
+from tests.town import vanishing
 from tests.town.residents import FLAGS, GPU, HALF, QUARTER, JsonObject, Residents
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
@@ -17,17 +18,7 @@ pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
 @pytest.mark.parametrize(("first", "second"), [(GPU, GPU), (GPU, QUARTER), (HALF, GPU), (HALF, QUARTER)])
 def test_a_claim_vanishes(first: JsonObject, second: JsonObject, town: Town, residents: Residents) -> None:
-    """The next claim is allocated the same GPU at once, and gets it when the container has stopped."""
-    residents.come("holding", first)
-    residents.until_running("holding")
-    had = residents.nodes("holding")
-    residents.claim_vanishes("holding")
-    residents.come("next", second)
-    residents.until_phase("a", "next", "Blocked")
-    assert residents.nodes("holding") == had
-    assert town.phase("next") == "Pending"
-    residents.leave("holding")
-    residents.until_running("next")
+    vanishing.claim_vanishes(first, second, town, residents)
 
 
 def test_a_claim_vanishes_and_another_takes_its_place_among_vfs(town: Town, residents: Residents) -> None:
@@ -58,17 +49,7 @@ def test_a_pod_vanishes(second: JsonObject, town: Town, residents: Residents) ->
 
 
 def test_a_pod_vanishes_while_the_kubelet_is_away(town: Town, residents: Residents) -> None:
-    """Its container runs until the kubelet has noticed."""
-    residents.come("holding", GPU)
-    residents.until_running("holding")
-    kubelet = town.nodes["a"].kubelet
-    kubelet.stop()
-    residents.pod_vanishes("holding")
-    residents.leave("holding")
-    residents.come("next", GPU)
-    residents.until_phase("a", "next", "Blocked")
-    kubelet.start()
-    residents.until_running("next")
+    vanishing.pod_vanishes_while_the_kubelet_is_away(town, residents)
 
 
 def test_everything_of_ours_is_killed_while_a_claim_vanishes(town: Town, residents: Residents) -> None:

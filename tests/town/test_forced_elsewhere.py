@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hack.lab.pods import Town, running_town
+from tests.town import vanishing
 from tests.town.residents import GPU, Residents
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
@@ -23,24 +24,8 @@ def fixture_town(request: pytest.FixtureRequest, where: Path) -> Iterator[Town]:
 
 
 def test_a_claim_vanishes(town: Town, residents: Residents) -> None:
-    residents.come("holding", GPU)
-    residents.until_running("holding")
-    residents.claim_vanishes("holding")
-    residents.come("next", GPU)
-    residents.until_phase("a", "next", "Blocked")
-    assert town.phase("next") == "Pending"
-    residents.leave("holding")
-    residents.until_running("next")
+    vanishing.claim_vanishes(GPU, GPU, town, residents)
 
 
 def test_a_pod_vanishes_while_the_kubelet_is_away(town: Town, residents: Residents) -> None:
-    residents.come("holding", GPU)
-    residents.until_running("holding")
-    kubelet = town.nodes["a"].kubelet
-    kubelet.stop()
-    residents.pod_vanishes("holding")
-    residents.leave("holding")
-    residents.come("next", GPU)
-    residents.until_phase("a", "next", "Blocked")
-    kubelet.start()
-    residents.until_running("next")
+    vanishing.pod_vanishes_while_the_kubelet_is_away(town, residents)

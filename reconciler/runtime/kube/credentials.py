@@ -15,9 +15,11 @@ class NoToken:
     """Nothing in the Authorization header: a client certificate speaks, or nobody."""
 
     def header(self) -> str | None:
+        """None, always."""
         return None
 
     def renew(self, refused: str | None) -> bool:
+        """False: there is nothing else to try."""
         return False
 
 
@@ -38,12 +40,14 @@ class TokenFile:
         self._read_at = clock()
 
     def header(self) -> str | None:
+        """The token of the file, as last read."""
         with self._lock:
             if self._clock() - self._read_at >= self._every:
                 self._read_again()
             return self._header
 
     def renew(self, refused: str | None) -> bool:
+        """Read the file again after a refusal; whether there is another token in it now."""
         with self._lock:
             if self._header == refused:
                 self._read_again()
@@ -70,10 +74,12 @@ class Renewable:
         self._header = checked(header())
 
     def header(self) -> str | None:
+        """What the function tells now, or the last good header."""
         with self._lock:
             return self._look(self._ask)
 
     def renew(self, refused: str | None) -> bool:
+        """Have it looked for anew after a refusal; whether there is another header now."""
         with self._lock:
             if self._look(self._ask) == refused:
                 self._look(self._ask_anew)

@@ -67,9 +67,11 @@ class EventsV1:
     """events.k8s.io/v1: Kubernetes 1.19 and newer. An update may change nothing but the series."""
 
     def collection(self, namespace: str) -> str:
+        """Where events of this group are created."""
         return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
     def created(self, occurrence: Occurrence, source: Source, name: str, at: datetime) -> bytes:
+        """The object, without a series: it has happened once."""
         return msgspec.json.encode(
             {
                 "apiVersion": "events.k8s.io/v1",
@@ -87,6 +89,7 @@ class EventsV1:
         )
 
     def repeated(self, occurrence: Occurrence, count: int, last: datetime) -> bytes:
+        """The merge patch of the series."""
         return msgspec.json.encode({"series": {"count": count, "lastObservedTime": _micro_time(last)}})
 
 
@@ -94,9 +97,11 @@ class CoreV1:
     """The older form of the same objects, where the group events.k8s.io is not served."""
 
     def collection(self, namespace: str) -> str:
+        """Where core events are created."""
         return f"/api/v1/namespaces/{namespace}/events"
 
     def created(self, occurrence: Occurrence, source: Source, name: str, at: datetime) -> bytes:
+        """The object, with a count of one."""
         return msgspec.json.encode(
             {
                 "apiVersion": "v1",
@@ -114,6 +119,7 @@ class CoreV1:
         )
 
     def repeated(self, occurrence: Occurrence, count: int, last: datetime) -> bytes:
+        """The merge patch of the count and the time of the last."""
         return msgspec.json.encode({"count": count, "lastTimestamp": _time(last)})
 
 

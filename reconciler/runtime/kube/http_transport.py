@@ -58,6 +58,7 @@ class HttpTransport:
         self._clock = clock
 
     def send(self, request: Request) -> Response:
+        """One answer, whole, within the request's timeout. Raises Unreachable."""
         deadline = self._clock() + request.timeout
         answer = self._open(request)
         with _released(answer), _unreachable(request):
@@ -66,6 +67,7 @@ class HttpTransport:
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
+        """An answer to be read line by line; its connection is dropped at the end. Raises Unreachable."""
         deadline = self._clock() + request.timeout
         answer = self._open(request)
         with _dropped(answer):
@@ -80,6 +82,7 @@ class HttpTransport:
                 stream.close()
 
     def close(self) -> None:
+        """Close idle connections; those in use end with their requests."""
         self._pool.clear()
 
     def _open(self, request: Request) -> urllib3.BaseHTTPResponse:
@@ -124,6 +127,7 @@ class HttpStream:
 
     @property
     def head(self) -> Response:
+        """Status and headers, with the body where the server refused."""
         return self._head
 
     def __iter__(self) -> Iterator[bytes]:
@@ -139,6 +143,7 @@ class HttpStream:
             yield rest
 
     def close(self) -> None:
+        """Wake the reader, who then finds the end. From any thread, and more than once."""
         with self._lock:
             if not self._closed and not self._through:
                 self._closed = True

@@ -83,7 +83,8 @@ class PaperServer:
         return response
 
     def stream(self, request: Request) -> AbstractContextManager[Stream]:
-        raise NotImplementedError("replicas on paper are told of changes by `watchers`")
+        """No watch is to be had: replicas on paper are told of changes by ``watchers``."""
+        raise Unreachable(f"{request.path}: nothing on paper can be watched")
 
     def close(self) -> None:
         """Nothing is open."""

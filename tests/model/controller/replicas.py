@@ -35,6 +35,7 @@ class Replica:
         self.dirty: deque[str] = deque()
         self.timers: dict[str, float] = {}
         self.failures = 0
+        self._busy = False
         self._clock = clock
         self._unheard: dict[str, deque[tuple[Any, bytes | None]]] = {"claim": deque(), "node": deque()}
         self.knowledge = Knowledge(clock)
@@ -68,11 +69,13 @@ class Replica:
             self._take(kind, key, raw)
 
     def work(self) -> None:
-        """Look at the next node."""
-        if not self.dirty:
+        """Look at the next node, unless it is looking at one already: it does one thing at a time."""
+        if not self.dirty or self._busy:
             return
         node = self.dirty.popleft()
+        self._busy = True
         todo = self._reconciler.look_at(node)
+        self._busy = False
         if todo.failed:
             self.failures += 1
             self._soon(node)

@@ -28,6 +28,12 @@ from tests.golden.machine import Machine
 FLEX, OTHER, BATTLEMAGE = "0000-4d-00-0-0x56c0", "0000-5d-00-0-0x56c0", "0000-b3-00-0-0xe211"
 GPUS = (FLEX, OTHER, BATTLEMAGE)
 CLAIMS = ("c1", "c2", "c3")
+BINDINGS = (
+    {"driver": "vfio-pci", "original": None},
+    {"driver": "vfio-pci", "original": "xe"},
+    {"driver": "i915", "original": "xe"},
+    {"driver": "xe", "original": "i915"},
+)
 
 
 @cache
@@ -60,7 +66,8 @@ def gpus(draw: st.DrawFn, pf: str) -> dict[str, object]:
         raw["vfs"] = layout
         if draw(st.integers(0, 5)) == 0:
             raw["enabled"] = draw(st.integers(0, 5))
-    oddity = draw(st.sampled_from(["", "", "", "", "changing", "driver", "sriov", "unbound", "vfio", "mates"]))
+    oddities = ["changing", "driver", "sriov", "unbound", "vfio", "other", "mates"]
+    oddity = draw(st.sampled_from(["", "", "", "", *oddities]))
     match oddity:
         case "changing":
             raw["changing"] = "turning off 4 VFs"
@@ -70,6 +77,8 @@ def gpus(draw: st.DrawFn, pf: str) -> dict[str, object]:
             raw["driver"] = None
         case "vfio":
             raw["driver"] = "vfio-pci"
+        case "other":
+            raw["driver"] = "i915" if pf == BATTLEMAGE else "xe"
         case "mates":
             raw["mates"] = {"0000:4d:00.7": "snd_hda_intel"}
         case _:
@@ -83,9 +92,7 @@ def machines(draw: st.DrawFn) -> Machine:
     raw: dict[str, object] = {"gpus": {pf: draw(gpus(pf)) for pf in present}, "byMarks": draw(st.booleans())}
     ownership: dict[str, object] = {
         "layouts": {pf: draw(st.sampled_from(_modes(pf))) for pf in present if draw(st.integers(0, 3))},
-        "bindings": {
-            pf: {"driver": "vfio-pci", "original": None} for pf in present if not draw(st.integers(0, 5))
-        },
+        "bindings": {pf: draw(st.sampled_from(BINDINGS)) for pf in present if not draw(st.integers(0, 5))},
         "applied": draw(
             st.dictionaries(
                 st.sampled_from(["alloc-a", "alloc-b", "alloc-gone", *(f"claim-{uid}" for uid in CLAIMS)]),
@@ -112,8 +119,9 @@ def machines(draw: st.DrawFn) -> Machine:
     raw["hidden"] = draw(st.sampled_from([None, None, "hidepid"]))
     raw["idle"] = {pf: draw(st.sampled_from([0, 10, 99])) for pf in present if draw(st.booleans())}
     raw["failures"] = {
-        pf: {"retryIn": draw(st.sampled_from([-1, 5])), "undoFailed": draw(st.booleans())}
+        f"{pf}{part}": {"retryIn": draw(st.sampled_from([-1, 5])), "undoFailed": draw(st.booleans())}
         for pf in present
+        for part in ("", "/driver", "/vf0")
         if not draw(st.integers(0, 5))
     }
     return Machine(raw=raw, models=tables().models, table=tables().profiles)

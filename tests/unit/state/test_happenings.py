@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from state.happenings import ClaimName, happenings
+from state.happenings import ClaimName, happenings, releases
 from state.records import AppliedDevice
 from state.status import AllocationStatus, Condition, DeviceStatus, NodeStatus, SicknessStatus
 
@@ -76,3 +76,10 @@ def test_conditions_that_people_act_on() -> None:
     assert told(stalled("spec.x: unknown"), stalled("spec.x: unknown")) == []
     assert told(stalled("spec.x: unknown"), stalled("spec.y: unknown")) == [("Stalled", "spec.y: unknown")]
     assert told(stalled("spec.x: unknown"), stalled("", "False")) == []
+
+
+def test_a_stale_mark_is_told_of_once() -> None:
+    (told,) = releases(frozenset({"u1"}), frozenset({"u1", "u2"}))
+    assert (told.about, told.warning, told.reason) == (None, True, "StaleMarkReleased")
+    assert told.note.startswith("claim u2 is gone")
+    assert releases(frozenset({"u1"}), frozenset()) == ()
