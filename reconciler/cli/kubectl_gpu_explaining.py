@@ -25,6 +25,7 @@ from reconciler.cli.kubectl_gpu_objects import (
     no_such,
     read_nodes,
 )
+from reconciler.cli.kubectl_gpu_waiting import WaitingExplanation, find_waiting, tell_waiting
 from reconciler.cli.layouts import LayoutOffer, layouts_for
 from reconciler.cli.output import age, write_data
 from reconciler.cli.problems import CommandError
@@ -81,9 +82,12 @@ class ClaimExplanation(_Explanation, frozen=True):
     advice: str
 
 
+Explained = NodeExplanation | GpuExplanation | ClaimExplanation | WaitingExplanation
+
+
 def explain(asked: Asked, client: KubeClient, screen: Terminal) -> int:
     """Explain what is named: a node, else a GPU, else a claim or a manual allocation."""
-    found = _find(asked, read_nodes(client, asked.node))
+    found = _find(asked, read_nodes(client, asked.node), client)
     if not asked.format.for_people:
         write_data(screen, asked.format, found)
         return 0
@@ -91,8 +95,10 @@ def explain(asked: Asked, client: KubeClient, screen: Terminal) -> int:
     return 0
 
 
-def _tell(found: NodeExplanation | GpuExplanation | ClaimExplanation, screen: Terminal) -> Iterator[str]:
+def _tell(found: Explained, screen: Terminal) -> Iterator[str]:
     match found:
+        case WaitingExplanation():
+            return tell_waiting(found, screen)
         case NodeExplanation():
             return _tell_node(found, screen)
         case GpuExplanation():
@@ -101,7 +107,7 @@ def _tell(found: NodeExplanation | GpuExplanation | ClaimExplanation, screen: Te
             return _tell_claim(found, screen)
 
 
-def _find(asked: Asked, nodes: tuple[Node, ...]) -> NodeExplanation | GpuExplanation | ClaimExplanation:
+def _find(asked: Asked, nodes: tuple[Node, ...], client: KubeClient) -> Explained:
     node = next((node for node in nodes if node.name == asked.name), None)
     if node is not None:
         return _about_node(node)
@@ -111,6 +117,9 @@ def _find(asked: Asked, nodes: tuple[Node, ...]) -> NodeExplanation | GpuExplana
     claim = find_claim(asked.name, asked.namespace, nodes)
     if claim is not None:
         return _about_claim(claim)
+    waiting = find_waiting(asked.name, asked.namespace, client)
+    if waiting is not None:
+        return waiting
     gpus = (gpu.name for node in nodes for gpu in node.devices)
     known = (*(node.name for node in nodes), *gpus, *all_claims(nodes))
     raise CommandError(no_such(asked.name, "claim, GPU or node", known))
