@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         name="skip-the-sync-gate",
         file="state/planning.py",
-        old="        return Plan(blocked=(unread,), released=memory.released, idle_since=memory.idle_since)\n",
-        new="        desired = Desired()\n",
+        old="    if isinstance(desired, NotSynced):\n        unread",
+        new="    if isinstance(desired, NotSynced):\n        desired = Desired()\n    if not desired:\n        unread",
         why="a missing file is taken for an empty one, and everything is removed",
     ),
     Mutant(
@@ -159,9 +159,7 @@ MUTANTS = (
     Mutant(
         name="release-without-looking",
         file="state/claims.py",
-        old=(
-            "            if not unseen and not any(observed.users[slot.pf].by_slot.get(slot) for slot in slots):\n"
-        ),
+        old="            if _unused(slots, observed, surely=uid not in asked):\n",
         new="            if uid:\n",
         why="a person's release is carried out although a process has the devices open",
     ),
@@ -338,14 +336,14 @@ MUTANTS = (
     ),
     Mutant(
         name="forget-what-an-old-file-gives-out",
-        file="state/planning.py",
+        file="state/recording.py",
         old="    return (*record, *(device for device in before if device not in record))\n",
         new="    return record\n",
         why="what an outdated CDI spec still gives out counts as free",
     ),
     Mutant(
         name="two-records-of-one-device",
-        file="state/planning.py",
+        file="state/recording.py",
         old="            left = record if key in filed else without_places(record, taken)\n",
         new="            left = record\n",
         why="an entry keeps a claim to a device that was given to another since",

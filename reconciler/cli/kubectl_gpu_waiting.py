@@ -18,7 +18,7 @@ from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import NotFound
 from reconciler.runtime.kube.listing import list_all
 from state.classic.claims import ClassicClaim
-from state.classic.classes import read_class
+from state.classic.classes import for_claim
 from state.classic.explaining import explain_claim
 from state.classic.parameters import ParametersError
 from state.classic.sources import RoomUnknown, room_on
@@ -70,7 +70,7 @@ def tell_waiting(found: WaitingExplanation, screen: Terminal) -> Iterator[str]:
 def _explain(client: KubeClient, row: FrontEnd, classic: Classic, raw: bytes) -> WaitingExplanation:
     claim = classic.reader.negotiated(raw)
     try:
-        wish = _wish(client, row, claim)
+        wish = _wish(client, row, classic, claim)
     except ParametersError as error:
         return WaitingExplanation(name=str(claim.ref), why=str(error), nodes=())
     if wish is None:
@@ -80,11 +80,12 @@ def _explain(client: KubeClient, row: FrontEnd, classic: Classic, raw: bytes) ->
     return WaitingExplanation(name=str(claim.ref), why=why, nodes=_answers(client, wish))
 
 
-def _wish(client: KubeClient, row: FrontEnd, claim: ClassicClaim) -> Wish | None:
+def _wish(client: KubeClient, row: FrontEnd, classic: Classic, claim: ClassicClaim) -> Wish | None:
     try:
-        of_class = read_class(client.get(row.path(f"resourceclasses/{claim.class_name}")))
+        found = classic.read_class(client.get(row.path(f"{classic.classes}/{claim.class_name}")))
     except NotFound:
         return None
+    of_class = for_claim(found, claim)
     return Asking(client, time.monotonic).wish(claim, of_class) if of_class.ours else None
 
 

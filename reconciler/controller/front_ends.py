@@ -14,8 +14,10 @@ import msgspec
 
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Garbled, NotFound
-from state.classic.claims import ClassicReader
-from state.classic.writes import V1ALPHA1, V1ALPHA2, Dialect
+from state.classic.claims import ClassicClaim, ClassicReader
+from state.classic.claims_v1alpha3 import ClassicAlphaReader, read_device_class
+from state.classic.classes import ResourceClass, read_class
+from state.classic.writes import Dialect
 from state.dra.deciding import decide
 from state.dra.node_view import Decision, NodeView
 from state.dra.resource_claims import Claim, ClaimPage, ClaimReader, ClaimRef
@@ -33,30 +35,39 @@ class Reader(Protocol):
         """Those of a list that have something of ours."""
 
 
+class NegotiatedReader(Reader, Protocol):
+    """Also reads what is negotiated about claims."""
+
+    def negotiated(self, raw: bytes) -> ClassicClaim:
+        """One claim. Raises ``msgspec.DecodeError``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classic:
     """What there is to know of a classic row: how its objects differ from those of others.
 
-    ``schedulings`` is the resource in which the scheduler asks.
+    ``schedulings`` is the resource in which the scheduler asks, ``classes`` that of classes.
     """
 
-    reader: ClassicReader
+    reader: NegotiatedReader
     dialect: Dialect
     schedulings: str
+    classes: str = "resourceclasses"
+    read_class: Callable[[bytes], ResourceClass] = read_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontEnd:
     """One row: where claims are, how they are read, and what is decided from them.
 
-    ``unless`` is a resource whose presence means that another row is to be taken for this version. With
-    ``classic`` the controller also negotiates.
+    ``needs`` is a resource without which another row is to be taken for this version. With ``classic`` the
+    controller also negotiates.
     """
 
     version: str
     reader: Reader
     decide: Callable[[NodeView], Decision] = decide
-    unless: str = ""
+    needs: str = "resourceclaims"
     classic: Classic | None = None
 
     @property
@@ -89,24 +100,38 @@ class FrontEnd:
 
 
 _CLASSIC: Final = ClassicReader()
+_ALPHA: Final = ClassicAlphaReader()
 
 FRONT_ENDS: Final = (
     FrontEnd(version="v1", reader=ClaimReader()),
     FrontEnd(version="v1beta2", reader=ClaimReader()),
     FrontEnd(version="v1beta1", reader=ClaimReader()),
-    FrontEnd(version="v1alpha3", reader=ClaimReader(admin_access_in_spec=True), unless="podschedulingcontexts"),
+    FrontEnd(
+        version="v1alpha3",
+        reader=_ALPHA,
+        needs="podschedulingcontexts",
+        classic=Classic(
+            reader=_ALPHA,
+            dialect=Dialect.DEVICES,
+            schedulings="podschedulingcontexts",
+            classes="deviceclasses",
+            read_class=read_device_class,
+        ),
+    ),
+    FrontEnd(version="v1alpha3", reader=ClaimReader(admin_access_in_spec=True)),
     FrontEnd(
         version="v1alpha2",
         reader=_CLASSIC,
-        classic=Classic(reader=_CLASSIC, dialect=V1ALPHA2, schedulings="podschedulingcontexts"),
+        classic=Classic(reader=_CLASSIC, dialect=Dialect.HANDLES, schedulings="podschedulingcontexts"),
     ),
     FrontEnd(
         version="v1alpha1",
         reader=_CLASSIC,
-        classic=Classic(reader=_CLASSIC, dialect=V1ALPHA1, schedulings="podschedulings"),
+        classic=Classic(reader=_CLASSIC, dialect=Dialect.HANDLE, schedulings="podschedulings"),
     ),
 )
-"""Best first. 1.31's v1alpha3 is structured unless its classic mode is switched on."""
+"""Best first. 1.31's v1alpha3 is structured unless its classic mode is switched on: then our controller
+allocates the claims that name us, and claims without a controller have nothing of ours."""
 
 
 class NoFrontEnd(Exception):
@@ -150,7 +175,7 @@ def _serves(client: KubeClient, row: FrontEnd) -> bool:
     """Some versions hold other resources only (from 1.34 on v1alpha3 does)."""
     path = f"/apis/{GROUP}/{row.version}"
     names = {resource.name for resource in _decode(client.get(path), _Resources, path).resources}
-    return "resourceclaims" in names and row.unless not in names
+    return {"resourceclaims", row.needs} <= names
 
 
 def _decode(body: bytes, kind: type[_Answer], path: str) -> _Answer:

@@ -46,7 +46,9 @@ from state.ids import PciAddress, parse_pci_address
 from state.manifest import Policy
 
 STOP_SECONDS = 0.8
-"""How long our threads get to end; a kernel write under way is waited for beyond that."""
+"""How long our threads are asked to take to end; a kernel write under way is waited for beyond that."""
+FORCE_SECONDS = 4.0
+"""After this the process ends, whatever hangs: on a busy machine an orderly end may take its time."""
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _WORKER = "worker"
@@ -113,7 +115,7 @@ def run(config: RunConfig) -> int:
         )
         notifier.stopping()
         essentials.expect_end()
-        exit_by_force = HardExit(STOP_SECONDS, status=1, busy=daemon.writing_to_the_kernel)
+        exit_by_force = HardExit(FORCE_SECONDS, status=1, busy=daemon.writing_to_the_kernel)
         daemon.stop()
         while essentials.join(STOP_SECONDS):
             pass  # the kernel has a write of ours, or exit_by_force is about to end this

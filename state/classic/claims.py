@@ -1,16 +1,19 @@
 """Claims of classic DRA: what the controller negotiates about, and what it has allocated already.
 
 1.26 has ``v1alpha1``, 1.27 to 1.30 ``v1alpha2``; they differ in where an allocation keeps the driver's own data
-(contracts of resource.k8s.io: one ``resourceHandle``, then a list of ``resourceHandles``).
+(contracts of resource.k8s.io: one ``resourceHandle``, then a list of ``resourceHandles``). What 1.31 has in its
+classic mode is read in ``claims_v1alpha3``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from state.classic.device_requests import Asked
 from state.classic.handles import HandleError, results_of
 from state.dra.resource_claims import Claim, ClaimPage, ClaimRef
 
@@ -20,8 +23,10 @@ DRIVERS: Final = ("gpu.dra.intel.com", "gpu.resource.intel.com")
 DELAYED: Final = "WaitForFirstConsumer"
 """The mode of allocation in which a claim waits for its first pod; the default."""
 
-CLASSIC_SOURCES: Final = frozenset({"resource.k8s.io/v1alpha1", "resource.k8s.io/v1alpha2"})
-"""What entries of classic claims name as their source."""
+CLASSIC_SOURCES: Final = frozenset(
+    {"resource.k8s.io/v1alpha1", "resource.k8s.io/v1alpha2", "resource.k8s.io/v1alpha3"}
+)
+"""What entries of classic claims name as their source; that of 1.31 may also be of a structured one."""
 
 
 def finalizer_of(driver: str) -> str:
@@ -50,7 +55,8 @@ class ClassicClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A claim as it is at one ``resource_version``.
 
     ``driver`` is who allocated it, empty without an allocation; ``handle`` is what that driver wrote into it.
-    ``made_for`` is the UID of the pod whose template it was made from; empty if it wasn't.
+    ``made_for`` is the UID of the pod whose template it was made from; empty if it wasn't. ``asked`` is what a
+    claim of 1.31 says of driver and devices itself, instead of its class and parameters.
     """
 
     uid: str
@@ -67,6 +73,7 @@ class ClassicClaim(msgspec.Struct, frozen=True, kw_only=True):
     handle: str
     consumers: tuple[Consumer, ...]
     deallocation_requested: bool
+    asked: Asked | None = None
 
     @property
     def fence(self) -> str:
@@ -192,11 +199,16 @@ class ClassicReader:
 
     def page(self, raw: bytes) -> ClaimPage:
         """A list of claims, without those that have nothing of ours. Raises ``msgspec.DecodeError``."""
-        wire = _read_list(raw)
-        claims = (self.claim(bytes(item)) for item in wire.items or ())
-        return ClaimPage(
-            claims=tuple(claim for claim in claims if claim.results), continue_token=wire.metadata.continue_
-        )
+        return page_of(raw, self.claim)
+
+
+def page_of(raw: bytes, read: Callable[[bytes], Claim]) -> ClaimPage:
+    """A list of claims, without those that have nothing of ours. Raises ``msgspec.DecodeError``."""
+    wire = _read_list(raw)
+    claims = (read(bytes(item)) for item in wire.items or ())
+    return ClaimPage(
+        claims=tuple(claim for claim in claims if claim.results), continue_token=wire.metadata.continue_
+    )
 
 
 def projected(claim: ClassicClaim) -> Claim:

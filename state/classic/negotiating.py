@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final
 
 from state.classic.claims import DELAYED, DRIVERS, ClassicClaim
+from state.classic.handles import HandleError
 from state.classic.parameters import ParametersError
 from state.classic.wishes import Wish
 from state.mismatches import Problem
@@ -54,6 +56,15 @@ def check_immediate(wish: Wish) -> None:
 def is_pending(claim: ClassicClaim) -> bool:
     """Whether it waits for a pod's node to be chosen."""
     return not (claim.allocated or claim.immediate or claim.deleting)
+
+
+def nodes_of(claims: Iterable[ClassicClaim]) -> frozenset[str]:
+    """Where claims are allocated by us. What can't be read any more, or is another driver's, says nothing."""
+    nodes: set[str] = set()
+    for claim in claims:
+        with contextlib.suppress(HandleError):
+            nodes |= claim.projected().nodes
+    return frozenset(nodes)
 
 
 def of_nodes(reasons: Mapping[str, str]) -> str:

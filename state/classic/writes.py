@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from enum import Enum
 
 import msgspec
 
 from state.classic.claims import ClassicClaim, Consumer, finalizer_of
+from state.classic.handles import handle_of
+from state.dra.node_object import EntryDevice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """How one version of resource.k8s.io has it. ``handle_list``: resourceHandles instead of a resourceHandle."""
+class Dialect(Enum):
+    """How a version of resource.k8s.io writes allocations."""
 
-    handle_list: bool
-
-
-V1ALPHA1: Final = Dialect(handle_list=False)
-V1ALPHA2: Final = Dialect(handle_list=True)
+    HANDLE = "v1alpha1"
+    HANDLES = "v1alpha2"
+    DEVICES = "v1alpha3"
 
 
 def fenced(claim: ClassicClaim, driver: str) -> bytes:
@@ -38,27 +37,41 @@ def allocated(
     *,
     driver: str,
     node: str,
-    handle: str,
+    devices: Sequence[EntryDevice],
     shareable: bool,
     user: Consumer | None,
 ) -> bytes:
-    """Allocate, to status. With ``user`` the claim is reserved in the same write; else the scheduler does that."""
-    allocation: dict[str, object] = {
-        "shareable": shareable,
-        "availableOnNodes": {
-            "nodeSelectorTerms": [
-                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
-            ]
-        },
-    }
-    if dialect.handle_list:
-        allocation["resourceHandles"] = [{"driverName": driver, "data": handle}]
-    else:
-        allocation["resourceHandle"] = handle
-    status: dict[str, object] = {"driverName": driver, "allocation": allocation}
+    """Allocate, to status. With ``user`` the claim is reserved in the same write; else the scheduler does that.
+
+    ``shareable`` is for versions in which not every claim is. Raises HandleError for more devices than fit.
+    """
+    here = {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]}
+    handle = handle_of(node, devices)
+    status: dict[str, object]
+    match dialect:
+        case Dialect.HANDLE:
+            allocation = {"shareable": shareable, "availableOnNodes": here, "resourceHandle": handle}
+            status = {"driverName": driver, "allocation": allocation}
+        case Dialect.HANDLES:
+            handles = [{"driverName": driver, "data": handle}]
+            allocation = {"shareable": shareable, "availableOnNodes": here, "resourceHandles": handles}
+            status = {"driverName": driver, "allocation": allocation}
+        case Dialect.DEVICES:
+            told = {"results": _results(claim, driver, node, devices), "config": [_config(driver, handle)]}
+            status = {"allocation": {"controller": driver, "nodeSelector": here, "devices": told}}
     if user is not None:
         status["reservedFor"] = [user]
     return _patch(claim, status=status)
+
+
+def _results(claim: ClassicClaim, driver: str, node: str, devices: Sequence[EntryDevice]) -> list[dict[str, str]]:
+    """The kubelet of 1.31 takes the driver and the request from here."""
+    request = claim.asked.requests[0].name if claim.asked else ""
+    return [{"request": request, "driver": driver, "pool": node, "device": one.device} for one in devices]
+
+
+def _config(driver: str, handle: str) -> dict[str, object]:
+    return {"source": "FromClaim", "opaque": {"driver": driver, "parameters": msgspec.Raw(handle.encode())}}
 
 
 def deallocated(claim: ClassicClaim) -> bytes:

@@ -26,7 +26,7 @@ GPU = "0000-03-00-0-0x56c0"
 
 _CONFLICT = Rule(fault=Fault.CONFLICT, method="PATCH", path=f"{NODE}[?].*gpu-controller", count=1)
 _AGAIN = "the same news within six minutes, but not within ten seconds, are counted on the Event that is there"
-_LATER = "1.27 to 1.30, where this resource has another name"
+_LATER = "1.27 to 1.31, where this resource has another name"
 SOMETIMES = {
     ("intel-gpu-controller", "events", "patch"): _AGAIN,
     ("intel-gpu-node", "events", "patch"): _AGAIN,
@@ -34,6 +34,8 @@ SOMETIMES = {
 """Rights (role, resource, verb) that a story may or may not come to use, with the reason why they are granted."""
 NEVER_CLASSIC = {
     ("intel-gpu-controller", "nodes", "get"): "whether a claim's node, without GpuNodeState, is gone for good",
+    ("intel-gpu-controller", "deviceclasses", "list"): _LATER,
+    ("intel-gpu-controller", "deviceclasses", "watch"): _LATER,
     ("intel-gpu-controller", "podschedulingcontexts", "list"): _LATER,
     ("intel-gpu-controller", "podschedulingcontexts", "watch"): _LATER,
     ("intel-gpu-controller", "podschedulingcontexts/status", "patch"): _LATER,

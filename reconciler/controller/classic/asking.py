@@ -11,6 +11,7 @@ from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import NotFound
 from state.classic.claims import ClassicClaim, Reference
 from state.classic.classes import ResourceClass
+from state.classic.device_requests import Asked, claim_parameters, class_parameters
 from state.classic.parameters import (
     CLAIM_DEFAULTS,
     ClaimParameters,
@@ -47,16 +48,18 @@ class Asking:
 
     def wish(self, claim: ClassicClaim, of_class: ResourceClass) -> Wish:
         """What ``claim`` asks for. Raises ParametersError for what can't be had by anybody, and ApiError."""
-        class_parameters = ClassParameters()
+        if claim.asked is not None:
+            return _embedded(claim, claim.asked, of_class)
+        said = ClassParameters()
         if of_class.parameters is not None:
             kind = find_kind(of_class.parameters.api_group, of_class.parameters.kind, of_class=True)
-            class_parameters = self._get(kind, of_class.parameters.namespace, of_class.parameters)
+            said = self._get(kind, of_class.parameters.namespace, of_class.parameters)
         parameters = CLAIM_DEFAULTS[of_class.driver]
         if claim.parameters is not None:
             of_claims = find_kind(claim.parameters.api_group, claim.parameters.kind, of_class=False)
             parameters = self._get(of_claims, claim.ref.namespace, claim.parameters)
-        checked(parameters, class_parameters)
-        return Wish(uid=claim.uid, ref=claim.ref, claim=parameters, of_class=class_parameters)
+        checked(parameters, said)
+        return Wish(uid=claim.uid, ref=claim.ref, claim=parameters, of_class=said)
 
     def _get(self, kind: ParameterKind[_Parameters], namespace: str, reference: Reference) -> _Parameters:
         path, now = kind.path(namespace, reference.name), self._clock()
@@ -75,3 +78,12 @@ class Asking:
                 self._read.clear()
             self._read[path] = _Read(value=value, until=now + _FRESH)
         return value
+
+
+def _embedded(claim: ClassicClaim, asked: Asked, of_class: ResourceClass) -> Wish:
+    """1.31: claim and class have their parameters in themselves. Raises ParametersError."""
+    ours = tuple(raw for driver, raw in of_class.embedded if driver == asked.driver)
+    said = class_parameters(ours, selected=of_class.selected, where=f"DeviceClass {of_class.name}")
+    parameters = claim_parameters(asked, f"ResourceClaim {claim.ref}")
+    checked(parameters, said)
+    return Wish(uid=claim.uid, ref=claim.ref, claim=parameters, of_class=said)

@@ -46,7 +46,7 @@ class ClaimTalk:
         claim = self._desk.claims.get(Key(ref.namespace, ref.name))
         if claim is None:
             return self._settled(ref)
-        of_class = self._desk.classes.get(Key("", claim.class_name))
+        of_class = self._desk.class_of(claim)
         ours = of_class is not None and of_class.ours
         held = claim.releasing and self._held(claim)
         unknown = self._may_be_wanted(ref)

@@ -8,7 +8,6 @@ from reconciler.controller.front_ends import Classic, FrontEnd
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Garbled
 from state.classic.claims import ClassicClaim, Consumer
-from state.classic.handles import handle_of
 from state.classic.scheduling import PodScheduling
 from state.classic.writes import allocated, deallocated, fenced, unfenced
 from state.dra.node_object import Entry
@@ -48,7 +47,7 @@ class ClaimWrites:
             self._classic.dialect,
             driver=driver,
             node=node,
-            handle=handle_of(node, entry.devices),
+            devices=entry.devices,
             shareable=shareable,
             user=user,
         )

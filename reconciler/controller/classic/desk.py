@@ -13,11 +13,11 @@ from reconciler.controller.classic.pods import Pods
 from reconciler.controller.classic.wants import Wants
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.standby import Patience
-from reconciler.runtime.kube.cache import Cache
+from reconciler.runtime.kube.cache import Cache, Key
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.events import EventRecorder
 from state.classic.claims import ClassicClaim
-from state.classic.classes import ResourceClass
+from state.classic.classes import ResourceClass, for_claim
 from state.classic.scheduling import PodScheduling
 
 
@@ -60,3 +60,8 @@ class Desk:
     writes: ClaimWrites
     events: EventRecorder
     turn: Turn
+
+    def class_of(self, claim: ClassicClaim) -> ResourceClass | None:
+        """The claim's class, with the driver that allocates the claim; None if there is no such class."""
+        found = self.classes.get(Key("", claim.class_name))
+        return None if found is None else for_claim(found, claim)

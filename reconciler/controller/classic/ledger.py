@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from reconciler.controller import controller_metrics as measures
@@ -16,6 +17,7 @@ from reconciler.runtime.kube.errors import Conflict, NotFound
 from reconciler.runtime.metrics import Metrics
 from state.classic.entries import entry_of
 from state.classic.handles import HandleError
+from state.classic.parameters import ClaimParameters, ClassParameters
 from state.classic.placing import Placement, Unsuitable, place
 from state.classic.room import NodeRoom
 from state.classic.sources import RoomUnknown, room_on
@@ -33,6 +35,23 @@ _log = logging.getLogger(__name__)
 
 class Crowded(Exception):
     """Others kept changing the node's object: to be tried again."""
+
+
+_Kind = tuple[int, ClaimParameters, ClassParameters]
+"""So many claims that ask for the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What was worked out of one version of a node's object.
+
+    ``objections``: why claims of one kind, that have nothing here yet, can't be served; empty if they can. The
+    same is asked of every node for every pod of a template, and mostly of nodes of which nothing has changed.
+    """
+
+    state: NodeObject | None
+    room: NodeRoom | RoomUnknown
+    objections: dict[_Kind, str] = field(default_factory=dict)
 
 
 class Ledger:
@@ -55,12 +74,19 @@ class Ledger:
         self._policy = policy
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._rooms: dict[str, tuple[NodeObject | None, NodeRoom | RoomUnknown]] = {}
+        self._nodes: dict[str, _Known] = {}
 
     def unsuitable(self, node: str, wishes: Sequence[Wish]) -> Mapping[str, str]:
         """Why a node can't serve all these claims together, by claim UID; empty if it can. From caches alone."""
-        answer = self._place(self._knowledge.node(node), node, wishes)
-        return answer.reasons if isinstance(answer, Unsuitable) else {}
+        known = self._known(self._knowledge.node(node), node)
+        kind = _kind(known, wishes)
+        if kind is not None and (objection := known.objections.get(kind)) is not None:
+            return dict.fromkeys((wish.uid for wish in wishes), objection) if objection else {}
+        answer = self._place(known, wishes)
+        reasons = answer.reasons if isinstance(answer, Unsuitable) else {}
+        if kind is not None:
+            known.objections[kind] = next(iter(reasons.values()), "")
+        return reasons
 
     def take(self, node: str, source: str, wishes: Sequence[Wish]) -> Mapping[str, Entry] | Unsuitable:
         """Give all these claims devices of a node, or none; returns their entries, which stand from then on.
@@ -70,7 +96,7 @@ class Ledger:
         with self._turns.at(node):
             for _ in range(_TRIES):
                 state = self._knowledge.node(node)
-                answer = self._place(state, node, wishes)
+                answer = self._place(self._known(state, node), wishes)
                 if isinstance(answer, Unsuitable):
                     return answer
                 if state is None:
@@ -98,15 +124,15 @@ class Ledger:
     def forget(self, node: str) -> None:
         """The node is gone."""
         with self._lock:
-            self._rooms.pop(node, None)
+            self._nodes.pop(node, None)
 
     def room(self, node: str) -> NodeRoom:
         """The room on a node. Raises RoomUnknown."""
-        return self._room(self._knowledge.node(node), node)
+        return _room(self._known(self._knowledge.node(node), node))
 
-    def _place(self, state: NodeObject | None, node: str, wishes: Sequence[Wish]) -> Placement | Unsuitable:
+    def _place(self, known: _Known, wishes: Sequence[Wish]) -> Placement | Unsuitable:
         try:
-            return place(self._room(state, node), wishes, self._policy)
+            return place(_room(known), wishes, self._policy)
         except RoomUnknown as error:
             return _no_room(wishes, str(error))
 
@@ -119,22 +145,18 @@ class Ledger:
             if wish.uid not in there
         }
 
-    def _room(self, state: NodeObject | None, node: str) -> NodeRoom:
-        """The room as of ``state``: worked out once for each version of the object."""
+    def _known(self, state: NodeObject | None, node: str) -> _Known:
+        """What is known of ``state``: worked out once for each version of the object."""
         with self._lock:
-            before = self._rooms.get(node)
-        if before is None or before[0] is not state:
-            found: NodeRoom | RoomUnknown
+            known = self._nodes.get(node)
+        if known is None or known.state is not state:
             try:
-                found = room_on(state, self._table)
+                known = _Known(state=state, room=room_on(state, self._table))
             except RoomUnknown as error:
-                found = error
-            before = state, found
+                known = _Known(state=state, room=error)
             with self._lock:
-                self._rooms[node] = before
-        if isinstance(before[1], RoomUnknown):
-            raise RoomUnknown(str(before[1]))
-        return before[1]
+                self._nodes[node] = known
+        return known
 
     def _write(self, state: NodeObject, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
         why = tuple(f"allocate {entry.ref} ({uid})" for uid, entry in added.items())
@@ -149,6 +171,23 @@ class Ledger:
             self._knowledge.take_answer(read_node_state(self._client, node, inventory=True))
         except NotFound:
             self._knowledge.take_node(node, None)
+
+
+def _room(known: _Known) -> NodeRoom:
+    if isinstance(known.room, RoomUnknown):
+        raise RoomUnknown(str(known.room))
+    return known.room
+
+
+def _kind(known: _Known, wishes: Sequence[Wish]) -> _Kind | None:
+    """What all these claims ask for; None if they differ, or have something here already."""
+    first = wishes[0]
+    asked = first.claim, first.of_class
+    if any((wish.claim, wish.of_class) != asked for wish in wishes[1:]):
+        return None
+    if isinstance(known.room, NodeRoom) and any(wish.uid in known.room.decided for wish in wishes):
+        return None
+    return len(wishes), *asked
 
 
 def _no_room(wishes: Sequence[Wish], why: str) -> Unsuitable:

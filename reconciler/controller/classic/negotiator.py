@@ -33,7 +33,7 @@ from reconciler.runtime.kube.reflector import Reflector, Timing
 from reconciler.runtime.kube.threads import start_thread
 from reconciler.runtime.metrics import Metrics
 from state.classic.claims import ClassicClaim
-from state.classic.classes import ResourceClass, read_class
+from state.classic.classes import ResourceClass
 from state.classic.scheduling import PodScheduling, read_scheduling
 from state.dra.resource_claims import ClaimRef
 
@@ -94,8 +94,8 @@ class Negotiator:
         )
         self._classes: Reflector[ResourceClass] = Reflector(
             client,
-            row.path("resourceclasses"),
-            read_class,
+            row.path(classic.classes),
+            classic.read_class,
             self._class_changed,
             timing=setting.timing,
             metrics=setting.metrics,
@@ -130,7 +130,7 @@ class Negotiator:
 
     def listed(self) -> str:
         """What has not been listed completely yet; empty: nothing."""
-        for reflector, what in ((self._classes, "ResourceClasses"), (self._schedulings, "pods' scheduling")):
+        for reflector, what in ((self._classes, "classes"), (self._schedulings, "pods' scheduling")):
             if not reflector.synced.is_set():
                 return f"{what} have not been listed yet" + (f": {reflector.trouble}" if reflector.trouble else "")
         return ""

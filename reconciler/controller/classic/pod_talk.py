@@ -19,7 +19,7 @@ from reconciler.runtime.kube.errors import Conflict, NotFound
 from reconciler.runtime.kube.event_bodies import EventType, Regarding
 from state.classic.claims import ClassicClaim, Consumer
 from state.classic.classes import ResourceClass
-from state.classic.negotiating import is_pending, of_nodes
+from state.classic.negotiating import is_pending, nodes_of, of_nodes
 from state.classic.parameters import ParametersError
 from state.classic.placing import Unsuitable
 from state.classic.scheduling import Pod, PodScheduling, answered
@@ -72,7 +72,7 @@ class PodTalk:
         if not pending:
             self._waiting.wait(key, ())
             return Next()
-        return self._negotiate(key, scheduling, pending)
+        return self._negotiate(key, scheduling, pending, nodes_of(claims.values()))
 
     def _end(self, key: Key, *, known: bool) -> Next:
         """The pod is bound, or gone; ``known``: although the scheduler still asks for it."""
@@ -99,17 +99,19 @@ class PodTalk:
         """Those to be allocated by us. Raises ParametersError and ApiError."""
         pending = []
         for entry, claim in claims.items():
-            of_class = self._desk.classes.get(Key("", claim.class_name))
+            of_class = self._desk.class_of(claim)
             if of_class is None or not of_class.ours or not is_pending(claim):
                 continue
             wish = self._desk.asking.wish(claim, of_class)
             pending.append(_Pending(entry=entry, claim=claim, of_class=of_class, wish=wish))
         return pending
 
-    def _negotiate(self, key: Key, scheduling: PodScheduling, pending: Sequence[_Pending]) -> Next:
+    def _negotiate(
+        self, key: Key, scheduling: PodScheduling, pending: Sequence[_Pending], bound: frozenset[str]
+    ) -> Next:
         self._waiting.wait(key, scheduling.nodes)  # from before the look on, so that no change is missed
         wishes = [one.wish for one in pending]
-        reasons = {node: self._desk.ledger.unsuitable(node, wishes) for node in scheduling.nodes}
+        reasons = {node: self._unsuitable(node, wishes, bound) for node in scheduling.nodes}
         selected = scheduling.selected
         wait = self._desk.turn.remaining(_name(key), scheduling.resource_version)
         if wait > 0:
@@ -129,6 +131,16 @@ class PodTalk:
             return Next(after=_SOON)
         self._waiting.wait(key, [node for node, why in reasons.items() if why])
         return Next()
+
+    def _unsuitable(self, node: str, wishes: Sequence[Wish], bound: frozenset[str]) -> Mapping[str, str]:
+        """Why a node won't do. Where the pod has a claim on another already, all have to go there: the scheduler
+        may have changed its mind in between.
+        """
+        elsewhere = bound - {node}
+        if elsewhere:
+            why = f"another claim of the pod is allocated on {', '.join(sorted(elsewhere))}"
+            return {wish.uid: why for wish in wishes}
+        return self._desk.ledger.unsuitable(node, wishes)
 
     def _allocate(self, scheduling: PodScheduling, pending: Sequence[_Pending]) -> Next | Unsuitable:
         """Allocate all on the selected node, or none. Raises ApiError."""

@@ -170,3 +170,20 @@ def test_a_monitor_waits_for_its_pod() -> None:
         (event,) = world.cluster.get(events)["items"]
         assert "spec.allocationMode: is Immediate" in event["note"]
         assert not world.node_of("at-once")
+
+
+def test_a_pod_with_a_claim_on_one_node_gets_the_others_there() -> None:
+    world = ClassicWorld()
+    for node in ("node-1", "node-2"):
+        world.make_gpus(node, count=2)
+    with world.controller():
+        world.make_claim("a")
+        world.make_pod("first", "a")
+        world.ask("first", "node-1", selected="node-1")
+        eventually(lambda: world.node_of("a"))
+        world.make_claim("b")
+        world.make_pod("p", "a", "b")
+        world.ask("p", "node-1", "node-2", selected="node-2")
+        eventually(lambda: world.answers("p") == {"gpu-b": ["node-2"]})
+        world.select("p", "node-1")
+        eventually(lambda: world.node_of("b") == "node-1")
