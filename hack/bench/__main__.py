@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpusim import fuse_face
-from hack.bench import cluster, controller, daemon, kubelet, layouts, machines, passes
+from hack.bench import classic, cluster, controller, daemon, kubelet, layouts, machines, passes
 from hack.bench.figures import MISSED, Figure, as_json, as_table
 
 PARTS = (
     *("passes", "fuse", "daemon", "layouts", "idle", "commands"),
-    *("controller", "plugin"),
+    *("controller", "classic", "plugin"),
     *("hops", "hops-fuse", "pods", "vfs"),
 )
 _OVER_FUSE = {"hops-fuse": "hops", "pods": "pods", "vfs": "vfs"}
@@ -58,6 +58,8 @@ def _measure(chosen: frozenset[str], where: Path, more: int, idle_seconds: float
     if "controller" in chosen:
         for nodes in (500, 5000):
             yield from controller.in_a_cluster(where / f"controller-{nodes}", nodes=nodes, changes=100 * more)
+    if "classic" in chosen:
+        yield from classic.figures(where / "classic", more=more)
     if chosen & _ON_FULL_MACHINE:
         yield from _on_full_machine(chosen, where, more, idle_seconds)
     if "layouts" in chosen:

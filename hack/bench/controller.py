@@ -23,24 +23,24 @@ def in_a_cluster(where: Path, *, nodes: int, changes: int) -> Iterator[Figure]:
     cluster = BigCluster(nodes=nodes, claims_per_node=CLAIMS_PER_NODE)
     claims = nodes * CLAIMS_PER_NODE
     size = f"{nodes} nodes, {claims} claims"
-    with serving(cluster) as address, _running(where, address) as process:
+    with serving(cluster) as address, running(where, address) as process:
         began = time.perf_counter()
         _change(cluster, changes, 0)  # it works only once all has been listed, and so the write is the sign
         listed = time.perf_counter() - began
-        used = _cpu_seconds(process.pid)
+        used = cpu_seconds(process.pid)
         yield Figure(
             name=f"start → all known, {size}", samples=(listed,), unit="s", note="the server's part included"
         )
         yield Figure(name=f"CPU per claim listed, {size}", samples=(1e6 * used / claims,), unit="µs")
         time.sleep(1.0)
-        before, took = _cpu_seconds(process.pid), []
+        before, took = cpu_seconds(process.pid), []
         for number in range(changes):
             took += _change(cluster, number, number * 7 % nodes)
-        used = _cpu_seconds(process.pid) - before
+        used = cpu_seconds(process.pid) - before
         yield milliseconds(f"claim event → spec written, {size}", took, note="an add and a removal each")
         yield Figure(name=f"CPU per change, {size}", samples=(1000 * used / (2 * changes),), unit="ms")
-        yield Figure(name=f"controller RSS, {size}", samples=(_memory(process.pid, "VmRSS"),), unit="MiB")
-        yield Figure(name=f"controller peak RSS, {size}", samples=(_memory(process.pid, "VmHWM"),), unit="MiB")
+        yield Figure(name=f"controller RSS, {size}", samples=(memory(process.pid, "VmRSS"),), unit="MiB")
+        yield Figure(name=f"controller peak RSS, {size}", samples=(memory(process.pid, "VmHWM"),), unit="MiB")
 
 
 def _change(cluster: BigCluster, number: int, node: int) -> list[float]:
@@ -61,7 +61,8 @@ def _change(cluster: BigCluster, number: int, node: int) -> list[float]:
 
 
 @contextmanager
-def _running(where: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(where: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The controller, against the API server at an address."""
     where.mkdir(parents=True, exist_ok=True)
     kubeconfig = where / "kubeconfig.yaml"
     kubeconfig.write_text(
@@ -79,11 +80,13 @@ def _running(where: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(PATIENCE)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Time a process spent on processors so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _memory(pid: int, name: str) -> float:
+def memory(pid: int, name: str) -> float:
+    """MiB, by a name of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024

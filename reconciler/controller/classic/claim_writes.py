@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from reconciler.controller.classic.known_claims import KnownClaims
 from reconciler.controller.front_ends import Classic, FrontEnd
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import Garbled
@@ -16,8 +17,9 @@ from state.dra.node_object import Entry
 class ClaimWrites:
     """Writes in one version of resource.k8s.io. All raise ApiError, Conflict where the object has changed."""
 
-    def __init__(self, client: KubeClient, row: FrontEnd, classic: Classic) -> None:
+    def __init__(self, client: KubeClient, row: FrontEnd, classic: Classic, claims: KnownClaims) -> None:
         self._client = client
+        self._claims = claims
         self._row = row
         self._classic = classic
 
@@ -25,11 +27,11 @@ class ClaimWrites:
         """Set our finalizer; returns the claim as it is with it."""
         if claim.fence:
             return claim
-        return self._patch(claim, fenced(claim, driver))
+        return self._patch(claim, "", fenced(claim, driver))
 
     def unfence(self, claim: ClassicClaim) -> None:
         """Take our finalizer away. A claim that is being deleted may be gone then."""
-        self._client.merge_patch(self._row.claim_path(claim.ref), unfenced(claim))
+        self._patch(claim, "", unfenced(claim))
 
     def allocate(
         self,
@@ -51,24 +53,23 @@ class ClaimWrites:
             shareable=shareable,
             user=user,
         )
-        self._client.merge_patch(f"{self._row.claim_path(claim.ref)}/status", body)
+        self._patch(claim, "/status", body)
 
     def deallocate(self, claim: ClassicClaim) -> ClassicClaim:
         """Take the allocation back; returns the claim as it is without."""
-        path = f"{self._row.claim_path(claim.ref)}/status"
-        return self._read(self._client.merge_patch(path, deallocated(claim)), path)
+        return self._patch(claim, "/status", deallocated(claim))
 
     def answer(self, scheduling: PodScheduling, body: bytes) -> None:
         """Tell the scheduler which nodes are unsuitable."""
         path = self._row.path_of(self._classic.schedulings, scheduling.namespace, scheduling.name)
         self._client.merge_patch(f"{path}/status", body)
 
-    def _patch(self, claim: ClassicClaim, body: bytes) -> ClassicClaim:
-        path = self._row.claim_path(claim.ref)
-        return self._read(self._client.merge_patch(path, body), path)
-
-    def _read(self, body: bytes, path: str) -> ClassicClaim:
+    def _patch(self, claim: ClassicClaim, subresource: str, body: bytes) -> ClassicClaim:
+        path = self._row.claim_path(claim.ref) + subresource
+        answer = self._client.merge_patch(path, body)
         try:
-            return self._classic.reader.negotiated(body)
+            after = self._classic.reader.negotiated(answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Garbled(f"not a claim: {error}", status=200, about=path) from error
+        self._claims.take_answer(claim, after)
+        return after

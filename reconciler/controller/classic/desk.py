@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reconciler.controller.classic.asking import Asking
 from reconciler.controller.classic.claim_writes import ClaimWrites
+from reconciler.controller.classic.known_claims import KnownClaims
 from reconciler.controller.classic.ledger import Ledger
 from reconciler.controller.classic.pods import Pods
 from reconciler.controller.classic.wants import Wants
@@ -49,7 +50,7 @@ class Desk:
 
     client: KubeClient
     source: str
-    claims: Cache[ClassicClaim]
+    claims: KnownClaims
     classes: Cache[ResourceClass]
     schedulings: Cache[PodScheduling]
     knowledge: Knowledge

@@ -126,10 +126,6 @@ class Ledger:
         with self._lock:
             self._nodes.pop(node, None)
 
-    def room(self, node: str) -> NodeRoom:
-        """The room on a node. Raises RoomUnknown."""
-        return _room(self._known(self._knowledge.node(node), node))
-
     def _place(self, known: _Known, wishes: Sequence[Wish]) -> Placement | Unsuitable:
         try:
             return place(_room(known), wishes, self._policy)

@@ -15,6 +15,7 @@ from reconciler.controller.classic.asking import Asking
 from reconciler.controller.classic.claim_talk import ClaimTalk
 from reconciler.controller.classic.claim_writes import ClaimWrites
 from reconciler.controller.classic.desk import Desk, Turn
+from reconciler.controller.classic.known_claims import KnownClaims
 from reconciler.controller.classic.ledger import Crowded, Ledger
 from reconciler.controller.classic.pod_talk import PodTalk
 from reconciler.controller.classic.pods import Pods
@@ -101,10 +102,11 @@ class Negotiator:
             metrics=setting.metrics,
             on_crash=setting.on_crash,
         )
+        known = KnownClaims(claims)
         self._desk = Desk(
             client=client,
             source=row.source,
-            claims=claims,
+            claims=known,
             classes=self._classes.cache,
             schedulings=self._schedulings.cache,
             knowledge=setting.knowledge,
@@ -112,7 +114,7 @@ class Negotiator:
             asking=Asking(client, setting.clock),
             pods=Pods(client),
             wants=Wants(),
-            writes=ClaimWrites(client, row, classic),
+            writes=ClaimWrites(client, row, classic, known),
             events=setting.events,
             turn=Turn(setting.leading, setting.clock),
         )
@@ -156,6 +158,8 @@ class Negotiator:
 
     def node_changed(self, node: str) -> None:
         """A GpuNodeState is new, changed or gone."""
+        if self._setting.knowledge.node(node) is None:
+            self._setting.ledger.forget(node)
         for pod in self._pods_waiting.on(node):
             self._queue.add(_Task(_Kind.POD, *pod))
         for ref in self._claims_waiting.on(node):

@@ -10,6 +10,7 @@ from reconciler.controller.classic.asking import Asking
 from reconciler.controller.classic.claim_talk import ClaimTalk
 from reconciler.controller.classic.claim_writes import ClaimWrites
 from reconciler.controller.classic.desk import Desk, Turn
+from reconciler.controller.classic.known_claims import KnownClaims
 from reconciler.controller.classic.ledger import Crowded, Ledger
 from reconciler.controller.classic.pod_talk import PodTalk
 from reconciler.controller.classic.pods import Pods
@@ -96,10 +97,11 @@ class ClassicReplica:
         known: Cache[ResourceClass] = Cache()
         for one in classes:
             known.put(Seen(key=Key("", one.name), uid=one.name, resource_version="1", value=one))
+        claims = KnownClaims(self.claims)
         return Desk(
             client=client,
             source=ROW.source,
-            claims=self.claims,
+            claims=claims,
             classes=known,
             schedulings=self.schedulings,
             knowledge=self.knowledge,
@@ -107,7 +109,7 @@ class ClassicReplica:
             asking=Asking(client, self._clock),
             pods=Pods(client),
             wants=Wants(),
-            writes=ClaimWrites(client, ROW, ROW.classic),
+            writes=ClaimWrites(client, ROW, ROW.classic, claims),
             events=EventRecorder(client, "gpu-controller", "r"),
             turn=Turn(lambda: self.leading, self._clock),
         )

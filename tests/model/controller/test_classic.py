@@ -166,9 +166,9 @@ def test_a_monitor_waits_for_its_pod() -> None:
         world.ask("p", "node-1", selected="node-1")
         eventually(lambda: world.ledger() == {"m": [f"{GPU}-monitor", f"{OTHER}-monitor"]})
         events = "/apis/events.k8s.io/v1/namespaces/default/events"
-        eventually(lambda: world.cluster.get(events)["items"])
-        (event,) = world.cluster.get(events)["items"]
-        assert "spec.allocationMode: is Immediate" in event["note"]
+        eventually(lambda: "is Immediate" in json.dumps(world.cluster.get(events)["items"]))
+        notes = [event["note"] for event in world.cluster.get(events)["items"]]
+        assert any("spec.allocationMode: is Immediate" in note for note in notes)
         assert not world.node_of("at-once")
 
 

@@ -263,7 +263,8 @@ class ClassicReplicas(RuleBasedStateMachine):
             return
         selected = scheduling["spec"].get("selectedNode", "")
         asked = {selected, *scheduling["spec"]["potentialNodes"]} - {""}
-        unsuitable = {node for node in asked if self.unsuitable(node, list(pending.values()))}
+        bound = {node_of(claim) for claim in claims.values() if node_of(claim)}
+        unsuitable = {node for node in asked if bound - {node} or self.unsuitable(node, list(pending.values()))}
         assert selected not in asked - unsuitable, f"{pod} could have {selected}"
         told = self.scene.answers(pod)
         assert {name: set(told.get(name, ())) for name in pending} == dict.fromkeys(pending, unsuitable)
