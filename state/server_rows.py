@@ -47,8 +47,9 @@ SERVER_ROWS: Final = (
     ServerRow(version="v1beta2", needs=SLICES, services=_CURRENT),
     ServerRow(version="v1beta1", needs=SLICES, services=(*_CURRENT, MESSAGE_FORM)),
     ServerRow(version="v1alpha3", needs="podschedulingcontexts", services=(MESSAGE_FORM,)),
+    ServerRow(version="v1alpha3", needs=SLICES, services=(MESSAGE_FORM,)),
     ServerRow(version="v1alpha2", needs="podschedulingcontexts", services=(STRING_FORM, "v1alpha2.Node")),
     ServerRow(version="v1alpha1", needs="podschedulings", services=("v1alpha1.Node",)),
 )
 """Best first. Kubernetes 1.26 has v1alpha1, 1.27 to 1.30 have v1alpha2; 1.31 has v1alpha3, and in it what classic
-allocation needs only where that is switched on."""
+allocation needs only where that is switched on: then it is classic, although it has slices too."""

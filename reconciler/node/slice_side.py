@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from reconciler.node.claim_status_writer import ClaimStatusWriter
 from reconciler.node.slice_publisher import SlicePublisher
 from state.manifest import Spec
-from state.slices.claim_status import claim_statuses
+from state.slices.claim_status import WITHOUT_DEVICE_STATUS, claim_statuses
 from state.status import NodeStatus
 
 
@@ -47,7 +47,7 @@ class SliceSide:
         with self._lock:
             offer = self._offer
         row = self._slices.row
-        if offer is None or row is None:
+        if offer is None or row is None or row in WITHOUT_DEVICE_STATUS:
             return None
         status, spec = offer
         told = claim_statuses(

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from state.manifest import AllocatedDevice, ClaimAllocation
 from state.slices.wire import VF_FAILED, VF_READY, Json
 from state.status import AllocationStatus, NodeStatus
+
+WITHOUT_DEVICE_STATUS: Final = frozenset({"v1alpha3"})
+"""Versions, as they are the best that a server has, whose claims have no ``status.devices``: 1.31 refuses to apply
+fields that it doesn't know."""
 
 _READY = "Ready"
 _FAILED = "Failed"

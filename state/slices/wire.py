@@ -1,6 +1,7 @@
 """ResourceSlices as JSON, in each version of resource.k8s.io that we write.
 
-v1 and v1beta2 have a device's fields side by side, v1beta1 has them below ``basic``.
+v1 and v1beta2 have a device's fields side by side, v1beta1 and v1alpha3 have them below ``basic``. v1alpha3 is as
+in 1.31, where a capacity is a quantity and nothing else; later kubelets need v1beta1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ VF_FAILED: Final = "gpu.intel.com/vf-failed"
 
 _MIB = 1024 * 1024
 _MEMORY = "memory"
+_PLAIN_CAPACITIES = "v1alpha3"
+_BELOW_BASIC = frozenset({"v1beta1", _PLAIN_CAPACITIES})
 Json = dict[str, object]
 
 
@@ -55,7 +58,8 @@ def _token() -> Json:
 def _device(device: Device, row: str) -> Json:
     fields: Json = {"attributes": {name: _attribute(value) for name, value in device.attributes}}
     if device.capacity:
-        fields["capacity"] = {name: _capacity(name, capacity) for name, capacity in device.capacity}
+        plain = row == _PLAIN_CAPACITIES
+        fields["capacity"] = {name: _capacity(name, each, plain=plain) for name, each in device.capacity}
     if device.multiple:
         fields["allowMultipleAllocations"] = True
     if device.counter_set:
@@ -68,7 +72,7 @@ def _device(device: Device, row: str) -> Json:
             "bindingConditions": [VF_READY],
             "bindingFailureConditions": [VF_FAILED],
         }
-    return {"name": device.name, "basic": fields} if row == "v1beta1" else {"name": device.name, **fields}
+    return {"name": device.name, "basic": fields} if row in _BELOW_BASIC else {"name": device.name, **fields}
 
 
 def _attribute(value: Value) -> Json:
@@ -86,10 +90,12 @@ def _taint(taint: Taint) -> Json:
     return {"key": taint.key, "effect": taint.effect, **value}
 
 
-def _capacity(name: str, capacity: Capacity) -> Json:
+def _capacity(name: str, capacity: Capacity, *, plain: bool) -> Json | str:
     def text(amount: int) -> str:
         return f"{amount // _MIB}Mi" if name == _MEMORY and amount and amount % _MIB == 0 else str(amount)
 
+    if plain:
+        return text(capacity.value)
     written: Json = {"value": text(capacity.value)}
     if capacity.default is None:
         return written
@@ -148,7 +154,7 @@ class _Consumed(_Wire):
 
 class _Fields(_Wire):
     attributes: dict[str, _Attribute] | None = None
-    capacity: dict[str, _Capacity] | None = None
+    capacity: dict[str, _Capacity | str] | None = None
     allow_multiple_allocations: bool | None = None
     consumes_counters: list[_Consumed] | None = None
     taints: list[_Taint] | None = None
@@ -248,7 +254,9 @@ def _value(wire: _Attribute) -> Value | None:
     return next((value for value in known if value is not None), None)
 
 
-def _read_capacity(wire: _Capacity) -> Capacity:
+def _read_capacity(wire: _Capacity | str) -> Capacity:
+    if isinstance(wire, str):
+        return Capacity(value=whole_units(wire))
     policy = wire.request_policy
     if policy is None or policy.default is None:
         return Capacity(value=whole_units(wire.value))

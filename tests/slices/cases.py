@@ -25,6 +25,7 @@ SERVERS: Mapping[str, Capabilities] = {
     "1.34-gates": Capabilities(row="v1", minor=34, **EVERYTHING),
     "1.33": Capabilities(row="v1beta2", minor=33),
     "1.32": Capabilities(row="v1beta1", minor=32),
+    "1.31": Capabilities(row="v1alpha3", minor=31),
 }
 """Servers as they are by default, and one with all gates open."""
 

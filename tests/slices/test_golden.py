@@ -36,6 +36,7 @@ CASES = [
     ("flex140", "auto", "1.33"),
     ("igpu", "auto", "1.32"),
     ("flex170", "fixed", "1.32"),
+    ("flex140", "auto", "1.31"),
 ]  # fmt: skip
 RELEASES = {"1.37": "1.36", "1.34-gates": "1.34"}
 """The newest releases that are simulated: the API of 1.37 is that of 1.36."""

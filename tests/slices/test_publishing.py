@@ -119,6 +119,7 @@ def test_without_a_manifest_nothing_is_changed() -> None:
         ("1.35", ("taints", "counters", "sharing", "binding"), None, "v1", {""}),
         ("1.33", ("taints", "counters"), None, "v1beta2", {""}),
         ("1.32", (), None, "v1beta1", {""}),
+        ("1.31", (), None, "v1alpha3", {""}),
     ],
 )
 def test_auto_is_the_best_the_server_can_take(

@@ -5,8 +5,6 @@ import pytest
 import kubesim
 from plugin.services import SERVICES, chosen
 from reconciler.node.slice_publisher import CHECK_SECONDS
-from reconciler.node.slice_server import find_row
-from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
 from state.server_info import (
     MESSAGE_FORM,
     STRING_FORM,
@@ -16,7 +14,6 @@ from state.server_info import (
     encode_server_info,
 )
 from state.server_rows import SERVER_ROWS
-from tests.kube_in_memory import InMemory
 from tests.slices.machines import status_of
 from tests.slices.scene import NODE, scene
 
@@ -35,6 +32,7 @@ OLDER = (*CURRENT, "v1alpha3.NodeService")
         ("1.29", True, "v1alpha2", CLASSIC, TWO_FORMS),
         ("1.30", True, "v1alpha2", CLASSIC, TWO_FORMS),
         ("1.31", True, "v1alpha3", CLASSIC, ("v1alpha3.NodeService",)),
+        ("1.31", False, "v1alpha3", STRUCTURED, ("v1alpha3.NodeService",)),
         ("1.32", False, "v1beta1", STRUCTURED, OLDER),
         ("1.33", False, "v1beta2", STRUCTURED, CURRENT),
         ("1.34", False, "v1", STRUCTURED, CURRENT),
@@ -70,11 +68,6 @@ def test_an_upgraded_server_is_noticed() -> None:
         here.settle()
         assert [each.row for each in here.found] == ["v1alpha1", "v1beta1"]
         assert here.slices()[0]["spec"]["nodeName"] == NODE
-
-
-def test_what_is_neither_classic_nor_has_slices_of_ours_is_no_row() -> None:
-    """1.31 without its classic mode: there the controller must not negotiate, nor the node publish."""
-    assert find_row(KubeClient(InMemory(kubesim.Cluster("1.31")), retries=NO_RETRIES)) is None
 
 
 def test_two_forms_of_one_path_are_never_offered_together() -> None:

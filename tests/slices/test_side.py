@@ -32,22 +32,10 @@ SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_failure_is_told_once_schedulers_know_what_to_avoid() -> None:
-    cluster = kubesim.Cluster("1.36", seed=1)
-    cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}})
+    cluster = _cluster("1.36")
     uid = _claim(cluster)
     found: list[ServerInfo] = []
-    client, rng = KubeClient(InMemory(cluster), retries=NO_RETRIES), random.Random(1)
-    slices = SlicePublisher(
-        client,
-        SliceSettings(node="node-a", table=tables().profiles, registered=lambda _: True),
-        wake=lambda: None,
-        server_found=found.append,
-        metrics=None,
-        on_crash=None,
-        clock=lambda: 100.0,
-        rng=rng,
-    )
-    side = SliceSide(slices, ClaimStatusWriter(client, clock=lambda: 100.0, rng=rng))
+    side = _side(cluster, found)
     applied = AppliedDevice(device=f"{GPU}-m4-vf0", profile="flex170_m4")
     failed = AllocationStatus(
         name=uid, origin="claim", phase="Failed", message="EIO", since=SINCE, devices=(applied,)
@@ -81,6 +69,52 @@ def test_a_failure_is_told_once_schedulers_know_what_to_avoid() -> None:
         for taint in device["taints"]
     }
     assert taints == {("gpu.intel.com/reconfigure-failed", "NoSchedule")}
+
+
+def test_claims_of_1_31_are_told_nothing() -> None:
+    """They have no such field, and a server refuses to apply what it doesn't know."""
+    cluster = _cluster("1.31")
+    side = _side(cluster, [])
+    device = AllocatedDevice(request="r", pool="node-a", device=GPU, physical_function=GPU)
+    entry = ClaimAllocation(
+        name="uid", claim_namespace="default", claim_name="c", source="v1alpha3", devices=(device,)
+    )
+    ready = AllocationStatus(
+        name="uid", origin="claim", phase="Ready", message="", since=SINCE, devices=(AppliedDevice(device=GPU),)
+    )
+    side.offer(replace(status_of("flex170"), allocations=(ready,)), Spec(allocations=(entry,)))
+    path = SLICES.replace("v1", "v1alpha3")
+    try:
+        while not cluster.get(path)["items"]:
+            side.step()
+        side.step()
+    finally:
+        side.stop()
+    (slice,) = cluster.get(path)["items"]
+    assert [each["name"] for each in slice["spec"]["devices"]] == [GPU]
+    assert [each.request.path for each in cluster.requests if "resourceclaims" in each.request.path] == []
+
+
+def _cluster(release: str) -> kubesim.Cluster:
+    cluster = kubesim.Cluster(release, seed=1)
+    cluster.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}})
+    return cluster
+
+
+def _side(cluster: kubesim.Cluster, found: list[ServerInfo]) -> SliceSide:
+    """Of a node whose clock stands still."""
+    client, rng = KubeClient(InMemory(cluster), retries=NO_RETRIES), random.Random(1)
+    slices = SlicePublisher(
+        client,
+        SliceSettings(node="node-a", table=tables().profiles, registered=lambda _: True),
+        wake=lambda: None,
+        server_found=found.append,
+        metrics=None,
+        on_crash=None,
+        clock=lambda: 100.0,
+        rng=rng,
+    )
+    return SliceSide(slices, ClaimStatusWriter(client, clock=lambda: 100.0, rng=rng))
 
 
 def _claim(cluster: kubesim.Cluster) -> str:

@@ -10,7 +10,7 @@ from tests.uses.examples import Examples, dri
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow]
 
-ROWS = {"1.32": "one-gpu-1.32.yaml", "1.34": "one-gpu.yaml"}
+ROWS = {"1.31": "one-gpu-1.31.yaml", "1.32": "one-gpu-1.32.yaml", "1.34": "one-gpu.yaml"}
 GPU = "0000-03-00-0-0x56c0"
 
 

@@ -42,6 +42,10 @@ def builtin_resources(release: Release) -> dict[tuple[str, str], Resource]:
     table = _Table(release)
     _core(table)
     _workloads(table)
+    table.add(
+        "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short_names=("pdb",),
+        subresources=("status",), counts_generations=True,
+    )  # fmt: skip
     table.add("events.k8s.io", "v1", "Event", "events", short_names=("ev",), stored_as=("", "events"))
     table.add("coordination.k8s.io", "v1", "Lease", "leases", needs_resource_version=True, created_by_update=True)
     for kind, plural in (("ClusterRole", "clusterroles"), ("ClusterRoleBinding", "clusterrolebindings")):
@@ -151,6 +155,7 @@ def _device_resources(table: _Table) -> None:
             subresources=("status",) if plural in _WITH_STATUS else (),
             counts_generations=structured and plural in _WITH_GENERATION,
             answers_deleted=True,
+            plain_capacities=table.release.minor == 31 and plural == "resourceslices",
             deprecated=_deprecations(table.release, kind, versions),
         )  # fmt: skip
 

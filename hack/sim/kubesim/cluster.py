@@ -301,6 +301,8 @@ class Cluster:
             return text_response(200, "ok")
         if path.startswith("/openapi/v3"):
             return openapi.answer(request, self.state)
+        if path == "/openapi/v2":
+            return openapi.answer_older(request, self.state)
         if path.startswith("/openapi"):
             raise no_such_path()
         return discovery.answer(request, self.state)

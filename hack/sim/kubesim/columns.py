@@ -129,6 +129,11 @@ def _claim_state(claim: Object) -> str:
     return ",".join(states)
 
 
+def _limit(budget: Object, field: str) -> str:
+    value = at(budget, "spec", field)
+    return "N/A" if value is None else str(value)
+
+
 def _seen(event: Object) -> Value:
     for part in ("lastTimestamp", "eventTime", "firstTimestamp"):
         if event.get(part):
@@ -221,6 +226,11 @@ COLUMNS: Mapping[tuple[str, str], tuple[Column, ...]] = {
     ),
     ("coordination.k8s.io", "leases"): (_field("Holder", "spec", "holderIdentity"),),
     ("events.k8s.io", "events"): _EVENT,
+    ("policy", "poddisruptionbudgets"): (
+        Column(name="Min Available", value=lambda budget: _limit(budget, "minAvailable")),
+        Column(name="Max Unavailable", value=lambda budget: _limit(budget, "maxUnavailable")),
+        _field("Allowed Disruptions", "status", "disruptionsAllowed", kind="integer"),
+    ),
     ("resource.k8s.io", "deviceclasses"): (),
     ("resource.k8s.io", "resourceclaims"): (_STATE,),
     ("resource.k8s.io", "resourceclaimtemplates"): (),

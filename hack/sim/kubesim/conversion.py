@@ -1,13 +1,14 @@
 """Between the versions in which resource.k8s.io is served and the one form in which it is stored.
 
 Structured kinds are stored as v1 says. v1beta2 is the same; v1beta1 and v1alpha3 have requests without `exactly`
-and slices with `basic`. Events are stored as the core group says. Every other kind has one shape.
+and slices with `basic`, in 1.31 with quantities for capacities. Events are stored as the core group says. Every
+other kind has one shape.
 """
 
 from collections.abc import Callable, Mapping
 
 from kubesim.resources import Resource
-from kubesim.values import Object, objects
+from kubesim.values import Object, Value, objects
 
 FLAT = frozenset({"v1alpha3", "v1beta1"})
 REQUEST_FIELDS = frozenset(
@@ -29,6 +30,8 @@ def to_internal(resource: Resource, version: str, sent: Object) -> Object:
     if resource.stored_as is not None:
         back = {new: old for old, new in EVENT_NAMES.items()}
         return {back.get(key, key): value for key, value in sent.items()}
+    if resource.plain_capacities:
+        return _slice(_without_basic)(_slice(_with_values)(sent))
     if version in FLAT and resource.plural in UPWARD and resource.internal == "v1":
         return UPWARD[resource.plural](sent)
     return sent
@@ -38,6 +41,8 @@ def to_version(resource: Resource, version: str, stored: Object) -> Object:
     """An object of some version from its stored form."""
     if resource.stored_as is not None:
         return {EVENT_NAMES.get(key, key): value for key, value in stored.items()}
+    if resource.plain_capacities:
+        return _slice(_with_quantities)(_slice(_with_basic)(stored))
     if version in FLAT and resource.plural in DOWNWARD and resource.internal == "v1":
         return DOWNWARD[resource.plural](stored)
     return stored
@@ -88,6 +93,22 @@ def _without_basic(device: Object) -> Object:
 
 def _with_basic(device: Object) -> Object:
     return {"name": device.get("name"), "basic": {key: value for key, value in device.items() if key != "name"}}
+
+
+def _each_capacity(device: Object, change: Callable[[Value], Value]) -> Object:
+    basic = device.get("basic")
+    if not isinstance(basic, dict) or not isinstance(basic.get("capacity"), dict):
+        return device
+    capacity = {name: change(value) for name, value in basic["capacity"].items()}
+    return {**device, "basic": {**basic, "capacity": capacity}}
+
+
+def _with_values(device: Object) -> Object:
+    return _each_capacity(device, lambda quantity: {"value": quantity})
+
+
+def _with_quantities(device: Object) -> Object:
+    return _each_capacity(device, lambda entry: entry.get("value") if isinstance(entry, dict) else entry)
 
 
 UPWARD: Mapping[str, Callable[[Object], Object]] = {

@@ -16,6 +16,7 @@ GROUP_ORDER = (
     "apps",
     "events.k8s.io",
     "authorization.k8s.io",
+    "policy",
     "rbac.authorization.k8s.io",
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",

@@ -1,9 +1,10 @@
-"""/openapi/v3: the recorded documents of built-in groups, and ones made for custom resources."""
+"""/openapi/v3: recorded documents of built-in groups, and ones made for custom resources. /openapi/v2 is empty."""
 
 import gzip
 import hashlib
 from importlib import resources
 
+from kubesim import protobuf
 from kubesim.documents import GROUP_VERSION_KIND, document, object_meta
 from kubesim.messages import Request, Response
 from kubesim.refusals import no_such_path
@@ -11,6 +12,8 @@ from kubesim.resources import Resource
 from kubesim.state import State
 from kubesim.values import Object, copy, encode
 
+PROTOBUF = "application/com.github.proto-openapi.spec.v2{}v1.0+protobuf"
+"""openapi.v2.Document: 1 swagger, 2 Info{1 title, 2 version}, ..., 9 definitions."""
 QUERY = ("dryRun", "fieldManager", "fieldValidation")
 
 
@@ -24,6 +27,20 @@ def answer(request: Request, state: State) -> Response:
         if wanted == _path(group, version):
             return _tagged(request, _document(state, group, version), "application/json")
     raise no_such_path()
+
+
+def answer_older(request: Request, state: State) -> Response:
+    """/openapi/v2 without any definitions.
+
+    kubectl reads it for a v1 List only, as it lets the server check all other kinds. Items of a List whose kinds
+    it doesn't find here it passes on to the server, which checks them one by one.
+    """
+    version = f"v{state.release.full.removeprefix('k')}"
+    if PROTOBUF.format("@") in request.accept:  # which is no media type, so the answer has a dot there
+        body = protobuf.message({1: "2.0", 2: {1: "Kubernetes", 2: version}})
+        return _tagged(request, body, PROTOBUF.format("."))
+    document = {"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": {}}
+    return _tagged(request, encode(document), "application/json")
 
 
 def _path(group: str, version: str) -> str:

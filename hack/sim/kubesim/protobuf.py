@@ -1,4 +1,4 @@
-"""Just enough protobuf for what kubectl sends in no other form.
+"""Just enough protobuf for what kubectl sends, or wants to hear, in no other form.
 
 A body is the four bytes "k8s\\0" and a runtime.Unknown: 1 TypeMeta{1 apiVersion, 2 kind}, 2 the object's bytes.
 """
@@ -47,6 +47,27 @@ def decode_object(body: bytes, message: Message) -> Object:
         return {**meta, **_decoded(envelope.get(2, b""), message)}
     except (IndexError, KeyError, UnicodeDecodeError) as error:
         raise bad_request(f"unable to decode protobuf: {error!r}") from error
+
+
+Written: TypeAlias = "Mapping[int, str | Written]"
+"""Texts and messages by field number."""
+
+
+def message(fields: Written) -> bytes:
+    """A message as bytes."""
+    parts = []
+    for number, value in fields.items():
+        content = value.encode() if isinstance(value, str) else message(value)
+        parts.append(_number(number << 3 | _BYTES) + _number(len(content)) + content)
+    return b"".join(parts)
+
+
+def _number(value: int) -> bytes:
+    low = b""
+    while value >= 0x80:
+        low += bytes((value & 0x7F | 0x80,))
+        value >>= 7
+    return low + bytes((value,))
 
 
 def _decoded(data: bytes, fields: Message) -> Object:

@@ -14,7 +14,8 @@ class Resource:
     """One resource, in all its served versions; the first is the preferred one.
 
     `internal` is the version in which objects are stored, `stored_as` the table that another group shares with
-    this one (Events). A custom resource brings its definition, and in `ownership` schemas that include metadata.
+    this one (Events). `plain_capacities` is for ResourceSlices whose capacities are mere quantities. A custom
+    resource brings its definition, and in `ownership` schemas that include metadata.
     """
 
     group: str
@@ -31,6 +32,7 @@ class Resource:
     needs_resource_version: bool = False
     created_by_update: bool = False
     answers_deleted: bool = False
+    plain_capacities: bool = False
     list_kind: str = ""
     definition: Object | None = None
     stored_as: tuple[str, str] | None = None
