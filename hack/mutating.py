@@ -112,7 +112,7 @@ MUTANTS = (
         name="skip-the-sync-gate",
         file="state/planning.py",
         old="    if isinstance(desired, NotSynced):\n        unread",
-        new="    if isinstance(desired, NotSynced):\n        desired = Desired()\n    if not desired:\n        unread",
+        new="    desired = desired if isinstance(desired, Desired) else Desired()\n    if False:\n        unread",
         why="a missing file is taken for an empty one, and everything is removed",
     ),
     Mutant(

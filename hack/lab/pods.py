@@ -154,14 +154,13 @@ def class_manifest(cluster: kubesim.Cluster, classic: str = "classic") -> str:
             file = f"{classic}.yaml"
         case "v1alpha2":
             file = f"{classic}-v1alpha2.yaml"
+        case "v1alpha3" if cluster.release.classic:
+            file = f"{classic}-v1alpha3.yaml"
         case "v1alpha3" | "v1beta1":
-            file = "structured-v1beta1.yaml"
+            file = f"structured-{version}.yaml"
         case _:
             file = "structured.yaml"
-    text = (CLASSES / file).read_text()
-    if version == "v1alpha3":  # 1.31, whose classes look like those of 1.32
-        return text.replace("resource.k8s.io/v1beta1", f"resource.k8s.io/{version}")
-    return text
+    return (CLASSES / file).read_text()
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ from tests.slices.machines import status_of, tables
 CLASSES = REPOSITORY / "deploy" / "classes"
 EXAMPLES = REPOSITORY / "deploy" / "examples" / "classic"
 MANIFESTS = Path(__file__).parent / "manifests"
-FILES = sorted(EXAMPLES.rglob("*.yaml"))
+FILES = sorted(file for file in EXAMPLES.rglob("*.yaml") if not file.stem.endswith("-1.31"))
+"""Without those for 1.31, whose claims bear their parameters themselves: see tests/uses/test_classic_1_31.py."""
 IDS = [str(file.relative_to(EXAMPLES)) for file in FILES]
 
 CLASSIC = {"1.26": "v1alpha1", "1.28": "v1alpha2"}

@@ -63,8 +63,7 @@ def guarded_cluster(objects: tuple[JsonObject, ...], release: str = "1.36") -> t
     rights = RoleBased((*objects, _GRANTED_TO_OLGA))
     cluster = GuardedCluster(release, policies=policies_in(objects), authorizer=rights)
     for each in objects:
-        if each["kind"] != "PodDisruptionBudget":  # the simulation has no such kind
-            cluster.load(yaml.safe_dump(each))
+        cluster.load(yaml.safe_dump(each))
     cluster.tokens.update(_TOKENS)
     return cluster, rights
 

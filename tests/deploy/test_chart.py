@@ -104,7 +104,7 @@ def test_directories_of_other_distributions() -> None:
         ({"node": {"agent": {"flags": {"layout": "dynamic"}}}}, "layout"),
         ({"directories": {"kubelet": "/var/lib/kubelet/"}}, "kubelet"),
         ({"controler": {}}, "controler"),
-        ({"classes": {"apiVersion": "v1alpha1"}}, "is not for mode structured (allowed: v1, v1beta1)"),
+        ({"classes": {"apiVersion": "v1alpha1"}}, "is not for mode structured (allowed: v1, v1beta1, v1alpha3)"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: Mapping[str, Any], words: str) -> None:
