@@ -28,7 +28,7 @@ QUICK = (
     "tests/unit/node/test_applying_numvfs.py",
     "tests/model/test_races.py",
 )
-THOROUGH = ("tests/model/test_any_order.py",)
+THOROUGH = ("tests/model/controller", "tests/model/test_any_order.py")
 AT_ONCE = 2
 MOST_SECONDS = 900.0
 
@@ -368,6 +368,27 @@ MUTANTS = (
         old="    if seen_uid == live_uid:\n",
         new="    if True:\n",
         why="the controller takes a new object for one that the node follows",
+    ),
+    Mutant(
+        name="deallocate-at-once",
+        file="reconciler/controller/classic/claim_talk.py",
+        old="        held = claim.releasing and self._held(claim)\n",
+        new="        held = False\n",
+        why="a claim is deallocated, and its devices are free, while its node still gives them out",
+    ),
+    Mutant(
+        name="forget-open-decisions",
+        file="state/dra/deciding.py",
+        old="    return look.claim is not None and look.claim.uid == entry.name and look.claim.open\n",
+        new="    return False\n",
+        why="what was decided for a pod is taken back before anybody was told",
+    ),
+    Mutant(
+        name="split-what-is-whole",
+        file="state/classic/room.py",
+        old="    if others or use is None:\n",
+        new="    if use is None:\n",
+        why="a GPU that somebody has in one way is given away in another",
     ),
 )
 

@@ -71,7 +71,8 @@ class Scheduler:
         capacities = device.get("capacity", {})
         if needs.keys() - capacities.keys():
             return None
-        for name, capacity in capacities.items():
+        for name, found in capacities.items():
+            capacity = {"value": found} if isinstance(found, str) else found  # 1.31: nothing but a quantity
             total = amount(capacity["value"])
             if not multiple:
                 if needs.get(name, 0) > total:

@@ -42,8 +42,8 @@ def test_1_31_is_structured_unless_its_classic_mode_is_on() -> None:
     plain = ["deviceclasses", "resourceclaims", "resourceclaims/status", "resourceslices"]
     row = discover(KubeClient(Scripted({"v1alpha3": plain})))
     assert row.reader == ClaimReader(admin_access_in_spec=True)
-    with pytest.raises(NoFrontEnd, match="v1alpha3"):
-        discover(KubeClient(Scripted({"v1alpha3": [*plain, "podschedulingcontexts"]})))
+    row = discover(KubeClient(Scripted({"v1alpha3": [*plain, "podschedulingcontexts"]})))
+    assert (row.version, row.allocates) == ("v1alpha3", True)
 
 
 @pytest.mark.parametrize(

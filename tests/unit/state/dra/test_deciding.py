@@ -329,3 +329,17 @@ class TestWithdrawals:
         spec = {"adoptedUID": "node-uid", "withdrawalsConfirmed": {f"{PF}-m4": "t1"}}
         write = written(view(node(spec, self.WITHDRAWN), vf_claim("a")))
         assert spec_of(write)["withdrawalsConfirmed"] == {}
+
+
+def test_what_is_being_allocated_keeps_its_entry() -> None:
+    """Classic DRA: the ledger is written before the claim, so an entry without an allocation is no leftover."""
+    there = after(written(view(node(), vf_claim("a"))))
+    bare = claim("a")
+    unsettled = msgspec.structs.replace(bare, open=True)
+    assert isinstance(decide(view(there, open=frozenset({"a"}))), Nothing)
+    assert isinstance(decide(view(there, looks=looks(unsettled))), Nothing)
+    assert spec_of(written(view(there, open=frozenset({"a"}), looks=looks(bare))))["allocations"] == []
+    another = claim("b", name="c-a")
+    assert spec_of(written(view(there, open=frozenset({"a"}), looks=looks(another))))["allocations"] == []
+    both = written(view(there, vf_claim("z"), open=frozenset({"a"})))
+    assert indexes(both) == {"a": [0], "z": [1]}
