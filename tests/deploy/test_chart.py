@@ -82,6 +82,17 @@ def test_what_else_it_renders_is_known_to_servers(name: str) -> None:
 
 
 @needs_helm
+def test_classic_on_1_31_has_a_device_class() -> None:
+    """It has no later names there: those classes are ResourceClasses."""
+    values: dict[str, Any] = {"mode": "classic", "classes": {"apiVersion": "v1alpha3"}}
+    (found,) = (each for each in rendering(values).objects if each["kind"] == "DeviceClass")
+    kept = yaml.safe_load((CHART / "files/classes/classic-v1alpha3.yaml").read_text())
+    assert (found["apiVersion"], found["metadata"]["name"]) == (kept["apiVersion"], kept["metadata"]["name"])
+    values["classes"]["laterNames"] = True
+    assert "v1alpha3 is not for mode classic (allowed: v1alpha2, v1alpha1)" in rendering(values).problem
+
+
+@needs_helm
 def test_directories_of_other_distributions() -> None:
     pod = only(rendering(OTHERS["microk8s"], "elsewhere").objects, "DaemonSet")["spec"]["template"]["spec"]
     root = "/var/snap/microk8s/common/var/lib/kubelet"
@@ -194,6 +205,9 @@ def test_flags_arrive_at_the_program(part: str, tmp_path: Path) -> None:
         for name, value in given.items()
     }
     assert set(container["args"]) == spelt
+    probed = {"controller": 8082, "plugin": 1}.get(part)
+    assert probed in (None, *(port["containerPort"] for port in container.get("ports", ())))
+    assert part != "plugin" or container["livenessProbe"]["grpc"]["port"] == probed
     parse((COMMANDS[part], *container["args"]), {"POD_UID": "u", "NODE_NAME": "n"})  # raises UsageError
 
 

@@ -64,7 +64,7 @@ def _state(node: str, **spec: object) -> JsonObject:
     }
 
 
-def _slice(node: str, driver: str = "gpu.intel.com") -> JsonObject:
+def _slice(node: str, driver: str = "gpu.intel.com", *, pool: str = "") -> JsonObject:
     return {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",
@@ -72,7 +72,7 @@ def _slice(node: str, driver: str = "gpu.intel.com") -> JsonObject:
         "spec": {
             "driver": driver,
             "nodeName": node,
-            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+            "pool": {"name": pool or node, "generation": 1, "resourceSliceCount": 1},
             "devices": [],
         },
     }
@@ -145,6 +145,13 @@ CASES = {
         "agent of node-c", "POST", STATES, _state("node-c", overrides=[DRAINED]),
         words="an agent may not write spec, only status",
     ),
+    "an agent makes one that is paused": Asked(
+        "agent of node-c", "POST", STATES, _state("node-c", paused=True),
+        words="an agent may not write spec, only status",
+    ),
+    "an agent makes one that wants nothing": Asked(
+        "agent of node-c", "POST", STATES, _state("node-c", paused=False), status=201
+    ),
     "an agent offers its GPUs": Asked("agent", "POST", SLICES, _slice(NODE), status=201),
     "an agent offers another node's": Asked(
         "agent", "POST", SLICES, _slice(OTHER_NODE),
@@ -152,6 +159,10 @@ CASES = {
     ),
     "an agent offers another driver's devices": Asked(
         "agent", "POST", SLICES, _slice(NODE, "nic.example.com"), words="slice of driver nic.example.com"
+    ),
+    "an agent offers its own in another node's pool": Asked(
+        "agent", "POST", SLICES, _slice(NODE, pool=OTHER_NODE),
+        words=f"the agent of node {NODE} may not write a slice of pool {OTHER_NODE}",
     ),
     "an agent tells of a claim's devices": Asked(
         "agent", "PATCH", f"{CLAIMS}/own/status", _told(NODE), MERGE, 200

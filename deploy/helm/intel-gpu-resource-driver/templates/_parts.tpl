@@ -42,6 +42,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* The port of ADDRESS:PORT or PORT: where the kubelet probes. */}}
+{{- define "gpu.port" -}}
+{{ regexFind "[0-9]+$" (toString .) }}
+{{- end }}
+
 {{/* "true" where a new node pod may start beside the old one. */}}
 {{- define "gpu.rolling" -}}
 {{- if and .Values.rolling (eq .Values.mode "structured") }}true{{ end }}
