@@ -21,10 +21,10 @@ DOUBT: Final = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """A GpuNodeState straight from the server, newer than what the cache had (``instead_of``) at that time."""
+    """A GpuNodeState straight from the server, and the versions that are no newer for certain."""
 
     node: NodeObject
-    instead_of: str | None
+    older: frozenset[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +74,9 @@ class Knowledge:
     def take_node(self, name: str, node: NodeObject | None) -> bool:
         """Take in a GpuNodeState as it is now; True if there may be something to do about it."""
         with self._lock:
-            before = self._nodes.get(name)
-            self._note_ledger(name, self._newest(name), node)
+            before, newest = self._nodes.get(name), self._newest(name)
             if node is None:
+                self._note_ledger(name, newest, None)
                 self._nodes.pop(name, None)
                 self._answers.pop(name, None)
                 self._lost.pop(name, None)
@@ -84,19 +84,27 @@ class Knowledge:
                 return before is not None
             self._note_lost_entries(name, before, node)
             self._nodes[name] = node
+            self._note_ledger(name, newest, self._newest(name))
             return before is None or before.signature != node.signature
 
-    def take_answer(self, node: NodeObject) -> None:
+    def versions(self, name: str) -> frozenset[str | None]:
+        """Those known of a GpuNodeState, None: there is none. What is asked for from now on is no older."""
+        with self._lock:
+            return frozenset(_version(node) for node in (self._nodes.get(name), self._newest(name)))
+
+    def take_answer(self, node: NodeObject, older: frozenset[str | None]) -> None:
         """Take in what the server just answered about a GpuNodeState: it counts until the cache has moved on.
 
-        The answer to a write based on what the cache had is newer than that; nothing can lie between the two.
+        ``older`` is what ``versions`` said before the server was asked. If the cache has something else by now,
+        that may be the newer one, and nothing else might come to tell so.
         """
         with self._lock:
-            cached = self._nodes.get(node.name)
-            self._note_ledger(node.name, self._newest(node.name), node)
-            self._note_lost_entries(node.name, self._newest(node.name), node)
-            instead_of = None if cached is None else cached.resource_version
-            self._answers[node.name] = _Answer(node=node, instead_of=instead_of)
+            if _version(self._nodes.get(node.name)) not in older:
+                return
+            before = self._newest(node.name)
+            self._note_ledger(node.name, before, node)
+            self._note_lost_entries(node.name, before, node)
+            self._answers[node.name] = _Answer(node=node, older=older)
 
     def node(self, name: str) -> NodeObject | None:
         """The newest GpuNodeState known."""
@@ -181,7 +189,7 @@ class Knowledge:
         cached, answer = self._nodes.get(name), self._answers.get(name)
         if answer is None:
             return cached
-        if (None if cached is None else cached.resource_version) == answer.instead_of:
+        if _version(cached) in answer.older:
             return answer.node
         del self._answers[name]
         return cached
@@ -212,6 +220,10 @@ class Knowledge:
                 del self._ledger[uid]
         for uid in new - old:
             self._ledger[uid].add(name)
+
+
+def _version(node: NodeObject | None) -> str | None:
+    return None if node is None else node.resource_version
 
 
 def _classic_entries(node: NodeObject | None) -> frozenset[str]:

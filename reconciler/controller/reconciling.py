@@ -172,15 +172,16 @@ class Reconciler:
             return Look(failed=f"not a claim: {error}")
 
     def _write(self, node: str, write: SpecWrite) -> None:
+        older, inventory = self._knowledge.versions(node), self._front_end().allocates
         try:
-            answer = write_spec(self._client, node, write, inventory=self._front_end().allocates)
+            answer = write_spec(self._client, node, write, inventory=inventory)
         except Conflict:
             raise
         except ApiError:
             self._metrics.count(measures.WRITES, result="failed")
             raise
         self._metrics.count(measures.WRITES, result="ok")
-        self._knowledge.take_answer(answer)
+        self._knowledge.take_answer(answer, older)
         _log.info("wrote the spec", extra={"node": node, "changes": _some(write.why)})
         for refused in write.refused:
             self._metrics.count(measures.REFUSALS)
@@ -188,8 +189,9 @@ class Reconciler:
 
     def _reread(self, node: str) -> None:
         """The object has changed: see how. One that is gone is no error, its watch will tell."""
+        older, inventory = self._knowledge.versions(node), self._front_end().allocates
         try:
-            self._knowledge.take_answer(read_node_state(self._client, node, inventory=self._front_end().allocates))
+            self._knowledge.take_answer(read_node_state(self._client, node, inventory=inventory), older)
         except NotFound:
             self._knowledge.take_node(node, None)
 

@@ -157,14 +157,16 @@ class Ledger:
     def _write(self, state: NodeObject, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
         why = tuple(f"allocate {entry.ref} ({uid})" for uid, entry in added.items())
         write = spec_write(state, entries, state.confirmed, why)
+        older = self._knowledge.versions(state.name)
         answer = write_spec(self._client, state.name, write, inventory=True)
         self._metrics.count(measures.WRITES, result="ok")
-        self._knowledge.take_answer(answer)
+        self._knowledge.take_answer(answer, older)
         _log.info("wrote the spec", extra={"node": state.name, "changes": "; ".join(why)})
 
     def _reread(self, node: str) -> None:
+        older = self._knowledge.versions(node)
         try:
-            self._knowledge.take_answer(read_node_state(self._client, node, inventory=True))
+            self._knowledge.take_answer(read_node_state(self._client, node, inventory=True), older)
         except NotFound:
             self._knowledge.take_node(node, None)
 

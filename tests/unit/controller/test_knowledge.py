@@ -74,18 +74,37 @@ class TestNodes:
     def test_an_answer_counts_until_the_cache_has_moved(self) -> None:
         known = Knowledge(Now())
         known.take_node(NODE, node())
+        older = known.versions(NODE)
         written_state = with_entry()
-        known.take_answer(written_state)
+        known.take_answer(written_state, older)
         assert known.node(NODE) == written_state
         known.take_node(NODE, node(status={"observedGeneration": 2}, resourceVersion="9"))
         newest = known.node(NODE)
         assert newest is not None
         assert newest.resource_version == "9"
 
+    def test_an_answer_that_comes_after_newer_news_counts_for_nothing(self) -> None:
+        known = Knowledge(Now())
+        known.take_node(NODE, node())
+        older = known.versions(NODE)
+        reported = node(status={"observedGeneration": 2}, generation=2, resourceVersion="99")
+        known.take_node(NODE, reported)
+        known.take_answer(with_entry(), older)
+        assert known.node(NODE) == reported
+
+    def test_an_answer_outlasts_news_of_what_it_was_made_from(self) -> None:
+        known = Knowledge(Now())
+        known.take_node(NODE, node())
+        first, second = with_entry(), node(generation=3, resourceVersion="99")
+        known.take_answer(first, known.versions(NODE))
+        known.take_answer(second, known.versions(NODE))
+        known.take_node(NODE, first)
+        assert known.node(NODE) == second
+
     def test_one_that_is_gone_takes_its_answers_along(self) -> None:
         known = Knowledge(Now())
         known.take_node(NODE, node())
-        known.take_answer(with_entry())
+        known.take_answer(with_entry(), known.versions(NODE))
         known.take_node(NODE, None)
         assert known.node(NODE) is None
 
