@@ -167,7 +167,7 @@ def discover(client: KubeClient) -> FrontEnd:
     for row in FRONT_ENDS:
         if row.version in served and _serves(client, row):
             return row
-    known = ", ".join(row.version for row in FRONT_ENDS)
+    known = ", ".join(dict.fromkeys(row.version for row in FRONT_ENDS))
     raise NoFrontEnd(f"the API server serves {GROUP} as {', '.join(sorted(served))}; known here: {known}")
 
 

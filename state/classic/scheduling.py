@@ -41,11 +41,6 @@ class PodScheduling(msgspec.Struct, frozen=True, kw_only=True):
         asked = dict.fromkeys(((self.selected,) if self.selected else ()) + self.potential)
         return tuple(asked)
 
-    @property
-    def refused(self) -> bool:
-        """Whether the selected node has been called unsuitable: it stays selected until there is a better one."""
-        return any(self.selected in answer.unsuitable for answer in self.answers)
-
 
 class PodClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A claim of a pod: the pod's name for it, and the name of the claim.

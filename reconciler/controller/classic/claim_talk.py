@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from reconciler.controller.classic.desk import Desk
+from reconciler.controller.classic.desk import SOON, Desk
 from reconciler.controller.classic.waiting import Waiting
 from reconciler.controller.reconciling import Next
 from reconciler.runtime.kube.cache import Key
@@ -24,8 +24,6 @@ from state.classic.placing import Unsuitable
 from state.classic.wishes import Wish
 from state.dra.resource_claims import ClaimRef
 
-_SOON: Final = 0.25
-"""Seconds after which to look again at what a watch should have told by then."""
 _FULL: Final = 5.0
 """Seconds after which a claim for which there was no room anywhere tries again."""
 _NODE_GONE: Final = 30.0
@@ -49,13 +47,13 @@ class ClaimTalk:
         of_class = self._desk.class_of(claim)
         ours = of_class is not None and of_class.ours
         held = claim.releasing and self._held(claim)
-        unknown = self._may_be_wanted(ref)
+        unknown = claim.open and self._may_be_wanted(ref)
         wanted = unknown or bool(self._desk.wants.pods_of(ref))
         step = next_step(claim, held=held, wanted=wanted, ours=ours)
         if step is Step.NOTHING and held:
             return Next(after=_NODE_GONE)
         if step is Step.NOTHING:
-            return Next(after=_SOON) if unknown and claim.open else self._settled(ref)
+            return Next(after=SOON) if unknown else self._settled(ref)
         wait = self._desk.turn.remaining(f"claim {ref}", claim.resource_version)
         if wait > 0:
             return Next(after=wait)
@@ -63,9 +61,9 @@ class ClaimTalk:
             return self._do(step, claim, of_class)
         except Conflict as error:
             _log.info("has changed meanwhile: %s", error, extra={"claim": str(ref)})
-            return Next(after=_SOON)
+            return Next(after=SOON)
         except NotFound:
-            return Next(after=_SOON)  # its watch will tell
+            return Next(after=SOON)  # its watch will tell
 
     def _settled(self, ref: ClaimRef) -> Next:
         self._waiting.wait(ref, ())
@@ -125,7 +123,7 @@ class ClaimTalk:
         if len(decided) > 1:  # two replicas at once: neither is to be told, and it is decided anew
             if claim.fence:
                 desk.writes.unfence(claim)
-            return Next(after=_SOON)
+            return Next(after=SOON)
         try:
             wish = desk.asking.wish(claim, of_class)
             check_immediate(wish)

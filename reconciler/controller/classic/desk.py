@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from reconciler.controller.classic.asking import Asking
 from reconciler.controller.classic.claim_writes import ClaimWrites
@@ -20,6 +21,9 @@ from reconciler.runtime.kube.events import EventRecorder
 from state.classic.claims import ClassicClaim
 from state.classic.classes import ResourceClass, for_claim
 from state.classic.scheduling import PodScheduling
+
+SOON: Final = 0.25
+"""Seconds after which to look again at what a watch should have told by then."""
 
 
 class Turn:

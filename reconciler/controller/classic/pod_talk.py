@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from reconciler.controller.classic.desk import Desk
+from reconciler.controller.classic.desk import SOON, Desk
 from reconciler.controller.classic.waiting import Waiting
 from reconciler.controller.reconciling import Next
 from reconciler.runtime.kube.cache import Key
@@ -25,9 +24,6 @@ from state.classic.placing import Unsuitable
 from state.classic.scheduling import Pod, PodScheduling, answered
 from state.classic.wishes import Wish
 from state.dra.resource_claims import ClaimRef
-
-_SOON: Final = 0.25
-"""Seconds after which to look again at what a watch should have told by then."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class PodTalk:
         claims = self._claims(key.namespace, pod)
         if claims is None:
             self._desk.pods.of(scheduling, again=True)
-            return Next(after=_SOON)
+            return Next(after=SOON)
         try:
             pending = self._pending(claims)
         except ParametersError as error:
@@ -125,10 +121,10 @@ class PodTalk:
             self._answer(scheduling, pending, reasons)
         except Conflict as error:
             _log.info("has changed meanwhile: %s", error, extra={"pod": f"{key.namespace}/{key.name}"})
-            return Next(after=_SOON)
+            return Next(after=SOON)
         except NotFound as error:
             _log.info("has gone meanwhile: %s", error, extra={"pod": f"{key.namespace}/{key.name}"})
-            return Next(after=_SOON)
+            return Next(after=SOON)
         self._waiting.wait(key, [node for node, why in reasons.items() if why])
         return Next()
 
@@ -152,7 +148,7 @@ class PodTalk:
             for claim in strays:
                 if claim.fence:
                     desk.writes.unfence(claim)
-            return Next(after=_SOON)
+            return Next(after=SOON)
         fenced = [desk.writes.fence(one.claim, one.of_class.driver) for one in pending]
         entries = desk.ledger.take(node, desk.source, [one.wish for one in pending])
         if isinstance(entries, Unsuitable):

@@ -49,8 +49,3 @@ class Pods:
                 self._known.clear()
             self._known[pod.uid] = pod
         return pod
-
-    def forget(self, uid: str) -> None:
-        """It is not being scheduled any more."""
-        with self._lock:
-            self._known.pop(uid, None)
