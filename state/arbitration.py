@@ -300,6 +300,7 @@ class _Court:
             tenancy.driver = device.driver
 
     def outcome(self) -> Arbitration:
+        """What is demanded of each GPU, once everybody has been heard."""
         demands: dict[DeviceName, Demand] = {}
         hands_off: dict[DeviceName, str] = {}
         blocked: list[tuple[DeviceName, str]] = []

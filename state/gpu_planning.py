@@ -123,6 +123,7 @@ class _Planner:
     remove: tuple[str, ...] = ()
 
     def plan(self) -> GpuPlan:
+        """The next wave for this GPU, or what keeps it."""
         actions: tuple[GpuAction, ...] = ()
         blocked = None
         try:

@@ -154,6 +154,7 @@ class _Planning:
         self.wanted = desired.keys - {Origin.CLAIM.key(uid) for uid in self.claims.absent}
 
     def plan(self) -> Plan:
+        """The whole plan: who gets what, then each GPU's wave, then CDI specs and records."""
         look: set[DeviceName] = set(self.claims.look)
         court = self._arbitrate(look)
         self._adopt(court)

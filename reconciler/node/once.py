@@ -160,6 +160,7 @@ class _Convergence:
         self._followed(done)
 
     def run(self, timeout: float) -> Converged:
+        """Pass until nothing is left to do, or for `timeout` seconds."""
         deadline = self._clock.monotonic() + timeout
         topics = frozenset((RESYNC,))
         try:

@@ -120,6 +120,7 @@ class _Builder:
         return self._documents[0]
 
     def take(self, event: yaml.Event) -> None:
+        """The next event of the document."""
         match event:
             case yaml.ScalarEvent():
                 self._scalar(event)

@@ -88,6 +88,7 @@ class _Known:
         unknown: Mapping[ClaimRef, str],
         projector: _Projector,
     ) -> _Known:
+        """Put together what the cache, the list and the live looks say; the later word counts."""
         claims = {claim.uid: claim for claim in _heard_of(view, state)}
         for ref, look in view.looks.items():
             if look.failed and ref not in doubts:
