@@ -1,4 +1,7 @@
-"""For every test: Hypothesis profiles, markers that skip with a reason, a look at what is left running."""
+"""For every test: Hypothesis profiles, markers that skip with a reason, a look at what is left running.
+
+``--hypothesis-profile=night`` looks at 2,000 examples wherever a test doesn't say how many.
+"""
 
 import os
 import shutil
@@ -11,6 +14,7 @@ from tests.left_running import running, started_since
 
 settings.register_profile("dev", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, database=None)
+settings.register_profile("night", deadline=None, print_blob=True, max_examples=2000)
 settings.load_profile("ci" if "CI" in os.environ else "dev")
 
 

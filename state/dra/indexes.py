@@ -2,7 +2,8 @@
 
 A number once given stays while its claim lives. It comes from the entry in the spec; where that was lost, from
 what the node says it has given out; else it is the lowest that nobody has in either; else the lowest that nobody
-has in the spec: then the node makes the newcomer wait until whoever left has really gone.
+has in the spec: then the node makes the newcomer wait until whoever left has really gone. A claim that names its
+VF takes it from those to come, never from one that has it: then too it is the newcomer that waits.
 """
 
 from __future__ import annotations
@@ -79,12 +80,12 @@ def choose_indexes(
     ``kept`` are entries that stay as they are whatever happens, because nothing sure is known of their claims.
     """
     taken = {number for entry in kept for device in entry.devices if (number := _number(device))}
-    taken |= {number for one in projections for each in one.devices if (number := _number(each.device))}
+    named = {number for one in projections for each in one.devices if (number := _number(each.device))}
     lingering = set(_on_node(node)) | set(_given_by_people(node))
     chosen: dict[tuple[str, int], int] = {}
     without: dict[str, NoIndexLeft] = {}
     for search in sorted(_searches(node, projections), key=lambda search: search.rank):
-        index = _find(search, taken, lingering)
+        index = _find(search, taken, named, lingering)
         if index is None:
             without.setdefault(search.uid, NoIndexLeft(search))
             continue
@@ -93,15 +94,13 @@ def choose_indexes(
     return chosen, without
 
 
-def _find(search: _Search, taken: set[Numbered], lingering: set[Numbered]) -> int | None:
-    def free(index: int | None) -> bool:
-        return index is not None and index < search.layout.count and _numbered(search, index) not in taken
-
+def _find(search: _Search, taken: set[Numbered], named: set[Numbered], lingering: set[Numbered]) -> int | None:
+    free = {index for index in range(search.layout.count) if _numbered(search, index) not in taken}
     for known in (search.in_spec, search.on_node):
-        if free(known):
+        if known in free:
             return known
-    every = [index for index in range(search.layout.count) if free(index)]
-    return next((index for index in every if _numbered(search, index) not in lingering), next(iter(every), None))
+    new = sorted(index for index in free if _numbered(search, index) not in named)
+    return next((index for index in new if _numbered(search, index) not in lingering), next(iter(new), None))
 
 
 def _numbered(search: _Search, index: int) -> Numbered:

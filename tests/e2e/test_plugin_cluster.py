@@ -130,7 +130,12 @@ def test_a_claim_that_cannot_be_had_says_why(site: Site) -> None:
 
 
 def test_nothing_is_left_behind(site: Site) -> None:
-    machine = site.node.machine.where
+    node, machine = site.node, site.node.machine.where
+    claim = node.claim(GPU)
+    site.handed_out(site.kubelet.prepare(claim.uid)[claim.uid], claim)
+    node.give_back(claim)
+    site.kubelet.unprepare(claim.uid)
+    node.until_gone(claim)
     assert list((machine / "run/marks").iterdir()) == []
     assert list((machine / "cdi").iterdir()) == []
     held = json.loads((machine / "run/status/held.json").read_text())

@@ -191,6 +191,13 @@ class TestIndexes:
         admin = claim("admin", result(f"{PF}-m4-vf0", adminAccess=True))
         assert indexes(written(view(node(), admin, vf_claim("a"))))["a"] == [0]
 
+    def test_are_not_taken_away_by_a_claim_that_names_one(self) -> None:
+        state = after(written(view(node(), vf_claim("a"))))
+        named, other = claim("named", result(f"{PF}-m4-vf0")), claim("other", result(f"{PF}-m4-vf1"))
+        write = written(view(state, vf_claim("a"), named, other, vf_claim("b")))
+        assert indexes(write) == {"a": [0], "b": [2], "named": [0], "other": [1]}
+        assert isinstance(decide(view(after(write), vf_claim("a"), named, other, vf_claim("b"))), Nothing)
+
     def test_are_given_per_share_and_request(self) -> None:
         mode = f"{PF}-m4"
         both = claim("a", result(mode, "r1", shareID="s1"), result(mode, "r2", shareID="s2"))
