@@ -15,6 +15,7 @@ from kubesim.values import encode
 from reconciler.controller.classic.ledger import Ledger
 from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.knowledge import Knowledge
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.turns import Turns
 from reconciler.node.tables import load_tables
 from reconciler.runtime.kube.config import Cluster, connect
@@ -119,10 +120,11 @@ def _in_process(town: ClassicTown, kubeconfig: Path, times: int) -> Iterator[Fig
         raw = encode(town.cluster.get(f"{NODE_STATES}/{node}"))
         knowledge.take_node(node, read_node_object(raw, inventory=True))
     client = connect(Cluster(user_agent="gpu-bench", kubeconfig=kubeconfig))
+    node_states = NodeStates(client, knowledge, NoMetrics(DECLARED), inventory=lambda: True)
     tables = load_tables("").profiles
     wishes = {kind: [_wish(kind)] for kind in DeviceType}
     for kind in DeviceType:
-        ledger = Ledger(client, knowledge, Turns(), tables, Policy(), metrics=NoMetrics(DECLARED))
+        ledger = Ledger(node_states, knowledge, Turns(), tables, Policy())
         first, *later = [_look_at_all(ledger, town.nodes, wishes[kind]) for _ in range(1 + times)]
         name = f"  of it: {MOST_POTENTIAL} nodes looked at for type {kind.value}"
         yield milliseconds(name, later, note=f"the first time {1000 * first:.0f} ms")

@@ -17,7 +17,7 @@ from reconciler.controller.classic.negotiator import Negotiator, Setting
 from reconciler.controller.front_ends import Classic, FrontEnd, NoFrontEnd, discover
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
-from reconciler.controller.node_states import NODE_STATES
+from reconciler.controller.node_states import NODE_STATES, NodeStates
 from reconciler.controller.reconciling import Reconciler
 from reconciler.controller.turns import Turns
 from reconciler.runtime.backoff import Backoff
@@ -103,6 +103,9 @@ class Controller:
         self._table = table
         self._negotiator: Negotiator | None = None
         self._lister = Lister(client, self._front_end, clock)
+        self._node_states = NodeStates(
+            client, self._knowledge, metrics, inventory=lambda: self._front_end().allocates
+        )
         self._nodes: Reflector[NodeObject] = Reflector(
             client,
             NODE_STATES,
@@ -162,6 +165,7 @@ class Controller:
             self._front_end,
             self._table,
             self._lister,
+            self._node_states,
             leading=lambda: self._elector.leading,
             on_refused=self._tell_of_refusal,
             metrics=self._metrics,
@@ -257,14 +261,7 @@ class Controller:
         return Setting(
             client=self._client,
             knowledge=self._knowledge,
-            ledger=Ledger(
-                self._client,
-                self._knowledge,
-                self._turns,
-                self._table,
-                self._settings.policy,
-                metrics=self._metrics,
-            ),
+            ledger=Ledger(self._node_states, self._knowledge, self._turns, self._table, self._settings.policy),
             events=self._events,
             leading=lambda: self._elector.leading,
             metrics=self._metrics,

@@ -11,20 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from reconciler.controller.answers import Answers, version_of
 from state.classic.claims import CLASSIC_SOURCES
 from state.dra.node_object import NodeObject
 from state.dra.resource_claims import Claim, ClaimRef
 
 DOUBT: Final = 120.0
 """Seconds for which claims are doubted that may have gone unnoticed: longer than a watch can hang unnoticed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """A GpuNodeState straight from the server, and the versions that are no newer for certain."""
-
-    node: NodeObject
-    older: frozenset[str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +41,7 @@ class Knowledge:
         self._unheard: set[ClaimRef] = set()
         self._by_node: defaultdict[str, set[ClaimRef]] = defaultdict(set)
         self._nodes: dict[str, NodeObject] = {}
-        self._answers: dict[str, _Answer] = {}
+        self._answers: Answers[str, NodeObject] = Answers()
         self._open: dict[str, ClaimRef] = {}
         self._ledger: defaultdict[str, set[str]] = defaultdict(set)
         self._lost: dict[str, dict[str, _Lost]] = {}
@@ -78,7 +71,7 @@ class Knowledge:
             if node is None:
                 self._note_ledger(name, newest, None)
                 self._nodes.pop(name, None)
-                self._answers.pop(name, None)
+                self._answers.drop(name)
                 self._lost.pop(name, None)
                 self._doubtful.pop(name, None)
                 return before is not None
@@ -90,7 +83,7 @@ class Knowledge:
     def versions(self, name: str) -> frozenset[str | None]:
         """Those known of a GpuNodeState, None: there is none. What is asked for from now on is no older."""
         with self._lock:
-            return frozenset(_version(node) for node in (self._nodes.get(name), self._newest(name)))
+            return frozenset(version_of(node) for node in (self._nodes.get(name), self._newest(name)))
 
     def take_answer(self, node: NodeObject, older: frozenset[str | None]) -> None:
         """Take in what the server just answered about a GpuNodeState: it counts until the cache has moved on.
@@ -99,12 +92,12 @@ class Knowledge:
         that may be the newer one, and nothing else might come to tell so.
         """
         with self._lock:
-            if _version(self._nodes.get(node.name)) not in older:
+            if version_of(self._nodes.get(node.name)) not in older:
                 return
             before = self._newest(node.name)
             self._note_ledger(node.name, before, node)
             self._note_lost_entries(node.name, before, node)
-            self._answers[node.name] = _Answer(node=node, older=older)
+            self._answers.take(node.name, node, older)
 
     def node(self, name: str) -> NodeObject | None:
         """The newest GpuNodeState known."""
@@ -186,13 +179,7 @@ class Knowledge:
         return old_nodes.union(nodes, *(self._ledger[uid] for uid in uids if uid in self._ledger))
 
     def _newest(self, name: str) -> NodeObject | None:
-        cached, answer = self._nodes.get(name), self._answers.get(name)
-        if answer is None:
-            return cached
-        if _version(cached) in answer.older:
-            return answer.node
-        del self._answers[name]
-        return cached
+        return self._answers.newest(name, self._nodes.get(name))
 
     def _note_lost_entries(self, name: str, before: NodeObject | None, now: NodeObject) -> None:
         at = self._clock()
@@ -220,10 +207,6 @@ class Knowledge:
                 del self._ledger[uid]
         for uid in new - old:
             self._ledger[uid].add(name)
-
-
-def _version(node: NodeObject | None) -> str | None:
-    return None if node is None else node.resource_version
 
 
 def _classic_entries(node: NodeObject | None) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,7 +12,7 @@ from reconciler.controller import controller_metrics as measures
 from reconciler.controller.front_ends import FrontEnd
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
-from reconciler.controller.node_states import read_node_state, write_spec
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.standby import Patience
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.client import KubeClient
@@ -35,19 +34,17 @@ from state.profiles import ProfileTable
 _STEPS: Final = 8
 """Steps of one look. More are only needed where others keep writing to the same object: then it has to wait."""
 
-_CHANGES_LOGGED: Final = 8
-
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Next:
     """When to look at the node again: in ``after`` seconds (None: when something changes); ``failed`` says why
-    it could not be done now, and then the wait grows with each failure, ``after`` being the least.
+    it could not be done now, and then the wait grows with each failure, ``after`` being the least. So it does
+    while something is ``missing`` that should come by itself: nobody need be told.
     """
 
     after: float | None = None
     failed: str = ""
+    missing: str = ""
 
 
 class Reconciler:
@@ -65,6 +62,7 @@ class Reconciler:
         front_end: Callable[[], FrontEnd],
         table: ProfileTable,
         lister: Lister,
+        node_states: NodeStates,
         *,
         leading: Callable[[], bool],
         on_refused: Callable[[Refused], None],
@@ -77,6 +75,7 @@ class Reconciler:
         self._front_end = front_end
         self._table = table
         self._lister = lister
+        self._node_states = node_states
         self._leading = leading
         self._on_refused = on_refused
         self._metrics = metrics
@@ -151,11 +150,12 @@ class Reconciler:
             looks = {ref: self._look(ref) for ref in decision.refs}
             return replace(round_, looks={**round_.looks, **looks})
         try:
-            self._write(node, decision)
+            self._node_states.write(node, decision)
         except Conflict:
-            self._metrics.count(measures.WRITES, result="conflict")
-            self._reread(node)
             return replace(round_, looks={})
+        for refused in decision.refused:
+            self._metrics.count(measures.REFUSALS)
+            self._on_refused(refused)
         return round_
 
     def _look(self, ref: ClaimRef) -> Look:
@@ -170,35 +170,6 @@ class Reconciler:
             return Look(failed=str(error))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return Look(failed=f"not a claim: {error}")
-
-    def _write(self, node: str, write: SpecWrite) -> None:
-        older, inventory = self._knowledge.versions(node), self._front_end().allocates
-        try:
-            answer = write_spec(self._client, node, write, inventory=inventory)
-        except Conflict:
-            raise
-        except ApiError:
-            self._metrics.count(measures.WRITES, result="failed")
-            raise
-        self._metrics.count(measures.WRITES, result="ok")
-        self._knowledge.take_answer(answer, older)
-        _log.info("wrote the spec", extra={"node": node, "changes": _some(write.why)})
-        for refused in write.refused:
-            self._metrics.count(measures.REFUSALS)
-            self._on_refused(refused)
-
-    def _reread(self, node: str) -> None:
-        """The object has changed: see how. One that is gone is no error, its watch will tell."""
-        older, inventory = self._knowledge.versions(node), self._front_end().allocates
-        try:
-            self._knowledge.take_answer(read_node_state(self._client, node, inventory=inventory), older)
-        except NotFound:
-            self._knowledge.take_node(node, None)
-
-
-def _some(changes: tuple[str, ...]) -> str:
-    more = len(changes) - _CHANGES_LOGGED
-    return "; ".join(changes[:_CHANGES_LOGGED]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ classic mode is read in ``claims_v1alpha3``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +14,7 @@ import msgspec
 
 from state.classic.device_requests import Asked
 from state.classic.handles import HandleError, results_of
-from state.dra.resource_claims import Claim, ClaimPage, ClaimRef
+from state.dra.resource_claims import Claim, ClaimPage, ClaimRef, page_of
 
 DRIVERS: Final = ("gpu.dra.intel.com", "gpu.resource.intel.com")
 """Names under which classic clusters know us: of the first release of Intel's driver, and of later ones."""
@@ -154,17 +153,7 @@ class _Claim(_Wire):
     status: _Status | None = None
 
 
-class _ListMetadata(_Wire):
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _List(_Wire):
-    metadata: _ListMetadata
-    items: list[msgspec.Raw] | None = None
-
-
 _read = msgspec.json.Decoder(_Claim).decode
-_read_list = msgspec.json.Decoder(_List).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,15 +189,6 @@ class ClassicReader:
     def page(self, raw: bytes) -> ClaimPage:
         """A list of claims, without those that have nothing of ours. Raises ``msgspec.DecodeError``."""
         return page_of(raw, self.claim)
-
-
-def page_of(raw: bytes, read: Callable[[bytes], Claim]) -> ClaimPage:
-    """A list of claims, without those that have nothing of ours. Raises ``msgspec.DecodeError``."""
-    wire = _read_list(raw)
-    claims = (read(bytes(item)) for item in wire.items or ())
-    return ClaimPage(
-        claims=tuple(claim for claim in claims if claim.results), continue_token=wire.metadata.continue_
-    )
 
 
 def projected(claim: ClassicClaim) -> Claim:

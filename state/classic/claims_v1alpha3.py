@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from state.classic.claims import ClassicClaim, Consumer, page_of, projected
+from state.classic.claims import ClassicClaim, Consumer, projected
 from state.classic.classes import ResourceClass
 from state.classic.device_requests import Asked, DeviceRequest
 from state.classic.node_selectors import NodeSelector
-from state.dra.resource_claims import Claim, ClaimPage, ClaimRef
+from state.dra.resource_claims import Claim, ClaimPage, ClaimRef, page_of
 
 
 class _Wire(msgspec.Struct, rename="camel"):

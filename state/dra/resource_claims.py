@@ -6,6 +6,7 @@ them (1.31 alone keeps ``adminAccess`` in the spec only). Fields we don't use ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -186,16 +187,23 @@ class ClaimReader:
 
     def page(self, raw: bytes) -> ClaimPage:
         """A list of claims, without those that have nothing of ours. Raises ``msgspec.DecodeError``."""
-        wire = _read_list(raw)
-        claims = (self.claim(bytes(item)) for item in wire.items or ())
-        return ClaimPage(
-            claims=tuple(claim for claim in claims if claim.results), continue_token=wire.metadata.continue_
-        )
+        return page_of(raw, self.claim)
 
 
 _read = msgspec.json.Decoder(_Claim).decode
 _read_alpha = msgspec.json.Decoder(_AlphaClaim).decode
 _read_list = msgspec.json.Decoder(_List).decode
+
+
+def page_of(raw: bytes, read: Callable[[bytes], Claim]) -> ClaimPage:
+    """A list of claims, each read by ``read``, without those that have nothing of ours. Raises
+    ``msgspec.DecodeError``.
+    """
+    wire = _read_list(raw)
+    claims = (read(bytes(item)) for item in wire.items or ())
+    return ClaimPage(
+        claims=tuple(claim for claim in claims if claim.results), continue_token=wire.metadata.continue_
+    )
 
 
 def _admin_requests(wire: _Claim) -> frozenset[str]:

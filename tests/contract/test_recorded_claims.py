@@ -18,7 +18,7 @@ from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.front_ends import FrontEnd
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
-from reconciler.controller.node_states import NODE_STATES
+from reconciler.controller.node_states import NODE_STATES, NodeStates
 from reconciler.controller.reconciling import Next, Reconciler
 from reconciler.controller.turns import Turns
 from reconciler.node.tables import load_tables
@@ -101,7 +101,7 @@ class Player:
             f"{NODE_STATES}/{NODE}/status", {"status": {"observedGeneration": 1, "bootID": "b", "version": "1"}}
         )
         self.transport = Recorded(self.cluster)
-        client = KubeClient(self.transport, retries=NO_RETRIES)
+        client, metrics = KubeClient(self.transport, retries=NO_RETRIES), NoMetrics(DECLARED)
         ticks = itertools.count()
         self.refused: dict[str, str] = {}
         self.knowledge = Knowledge(lambda: next(ticks))
@@ -112,9 +112,10 @@ class Player:
             lambda: ROW,
             load_tables("").profiles,
             Lister(client, lambda: ROW, lambda: 0.0),
+            NodeStates(client, self.knowledge, metrics, inventory=lambda: False),
             leading=lambda: True,
             on_refused=lambda refused: self.refused.update({refused.ref.name: refused.refusal.path}),
-            metrics=NoMetrics(DECLARED),
+            metrics=metrics,
             clock=lambda: next(ticks),
         )
         self.look()

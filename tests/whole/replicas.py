@@ -7,7 +7,7 @@ from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.front_ends import FrontEnd, discover
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
-from reconciler.controller.node_states import NODE_STATES
+from reconciler.controller.node_states import NODE_STATES, NodeStates
 from reconciler.controller.reconciling import Reconciler
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.cache import Key
@@ -41,6 +41,7 @@ class Replica:
         )
         self._nodes.start()
         self._claims: HandReflector[Claim] | None = None
+        metrics = NoMetrics(DECLARED)
         self._reconciler = Reconciler(
             client,
             self._knowledge,
@@ -48,9 +49,10 @@ class Replica:
             self._front_end,
             TABLES.profiles,
             self._lister,
+            NodeStates(client, self._knowledge, metrics, inventory=lambda: False),
             leading=lambda: self.leading,
             on_refused=lambda _: None,
-            metrics=NoMetrics(DECLARED),
+            metrics=metrics,
             clock=time.monotonic,
         )
 

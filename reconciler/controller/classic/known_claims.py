@@ -7,18 +7,10 @@ claim would be served once more from the past, to no avail.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
+from reconciler.controller.answers import Answers
 from reconciler.runtime.kube.cache import Cache, Key
 from state.classic.claims import ClassicClaim
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """A claim straight from the server, and the versions that are older for certain."""
-
-    claim: ClassicClaim
-    older: frozenset[str]
 
 
 class KnownClaims:
@@ -27,19 +19,13 @@ class KnownClaims:
     def __init__(self, cache: Cache[ClassicClaim]) -> None:
         self._cache = cache
         self._lock = threading.Lock()
-        self._answers: dict[Key, _Answer] = {}
+        self._answers: Answers[Key, ClassicClaim] = Answers()
 
     def get(self, key: Key) -> ClassicClaim | None:
         """The newest state known of a claim, or None."""
         cached = self._cache.get(key)
         with self._lock:
-            answer = self._answers.get(key)
-            if answer is None:
-                return cached
-            if cached is not None and cached.resource_version in answer.older:
-                return answer.claim
-            del self._answers[key]
-            return cached
+            return self._answers.newest(key, cached)
 
     def items(self) -> tuple[tuple[Key, ClassicClaim], ...]:
         """All claims, as last heard of."""
@@ -49,6 +35,4 @@ class KnownClaims:
         """A write made from ``before`` gave ``after``."""
         key = Key(before.ref.namespace, before.ref.name)
         with self._lock:
-            known = self._answers.get(key)
-            older = known.older if known is not None and known.claim.uid == after.uid else frozenset[str]()
-            self._answers[key] = _Answer(claim=after, older=older | {before.resource_version})
+            self._answers.take(key, after, frozenset({before.resource_version}))

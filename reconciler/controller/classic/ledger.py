@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from reconciler.controller import controller_metrics as measures
 from reconciler.controller.knowledge import Knowledge
-from reconciler.controller.node_states import read_node_state, write_spec
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.turns import Turns
-from reconciler.runtime.kube.client import KubeClient
-from reconciler.runtime.kube.errors import Conflict, NotFound
-from reconciler.runtime.metrics import Metrics
+from reconciler.runtime.kube.errors import Conflict
 from state.classic.entries import entry_of
 from state.classic.handles import HandleError
 from state.classic.parameters import ClaimParameters, ClassParameters
@@ -29,8 +25,6 @@ from state.profiles import ProfileTable
 
 _TRIES: Final = 8
 """Writes of one decision: more are only refused where others keep writing to the same object."""
-
-_log = logging.getLogger(__name__)
 
 
 class Crowded(Exception):
@@ -59,20 +53,17 @@ class Ledger:
 
     def __init__(
         self,
-        client: KubeClient,
+        node_states: NodeStates,
         knowledge: Knowledge,
         turns: Turns,
         table: ProfileTable,
         policy: Policy,
-        *,
-        metrics: Metrics,
     ) -> None:
-        self._client = client
+        self._node_states = node_states
         self._knowledge = knowledge
         self._turns = turns
         self._table = table
         self._policy = policy
-        self._metrics = metrics
         self._lock = threading.Lock()
         self._nodes: dict[str, _Known] = {}
 
@@ -111,8 +102,7 @@ class Ledger:
                 try:
                     self._write(state, {**there, **missing}, missing)
                 except Conflict:
-                    self._metrics.count(measures.WRITES, result="conflict")
-                    self._reread(node)
+                    continue
         raise Crowded(f"others keep changing the GpuNodeState of {node}")
 
     def in_order(self, nodes: Sequence[str]) -> tuple[str, ...]:
@@ -156,19 +146,7 @@ class Ledger:
 
     def _write(self, state: NodeObject, entries: Mapping[str, Entry], added: Mapping[str, Entry]) -> None:
         why = tuple(f"allocate {entry.ref} ({uid})" for uid, entry in added.items())
-        write = spec_write(state, entries, state.confirmed, why)
-        older = self._knowledge.versions(state.name)
-        answer = write_spec(self._client, state.name, write, inventory=True)
-        self._metrics.count(measures.WRITES, result="ok")
-        self._knowledge.take_answer(answer, older)
-        _log.info("wrote the spec", extra={"node": state.name, "changes": "; ".join(why)})
-
-    def _reread(self, node: str) -> None:
-        older = self._knowledge.versions(node)
-        try:
-            self._knowledge.take_answer(read_node_state(self._client, node, inventory=True), older)
-        except NotFound:
-            self._knowledge.take_node(node, None)
+        self._node_states.write(state.name, spec_write(state, entries, state.confirmed, why))
 
 
 def _room(known: _Known) -> NodeRoom:

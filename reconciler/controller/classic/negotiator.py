@@ -203,10 +203,14 @@ class Negotiator:
         )
         result = "failed" if todo.failed else "ok"
         self._setting.metrics.count(measures.NEGOTIATIONS, about=task.kind.value, result=result)
+        about = {task.kind.value: f"{task.namespace}/{task.name}"}
         if todo.failed:
             wait = self._queue.failed(task, at_least=todo.after or 0.0)
-            about = {task.kind.value: f"{task.namespace}/{task.name}", "again_in": round(wait, 3)}
-            _log.warning("will try again: %s", todo.failed, extra=about)
+            _log.warning("will try again: %s", todo.failed, extra=about | {"again_in": round(wait, 3)})
+            return
+        if todo.missing:
+            wait = self._queue.failed(task)
+            _log.debug("waits for %s", todo.missing, extra=about | {"again_in": round(wait, 3)})
             return
         self._queue.succeeded(task)
         if todo.after is not None:

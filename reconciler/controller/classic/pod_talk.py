@@ -57,9 +57,9 @@ class PodTalk:
             return self._end(key, known=scheduling is not None)
         self._desk.wants.note(key, frozenset(ClaimRef(key.namespace, one.claim) for one in pod.claims))
         claims = self._claims(key.namespace, pod)
-        if claims is None:
+        if isinstance(claims, Next):
             self._desk.pods.of(scheduling, again=True)
-            return Next(after=SOON)
+            return claims
         try:
             pending = self._pending(claims)
         except ParametersError as error:
@@ -81,13 +81,13 @@ class PodTalk:
             self._let_go(ref)
         return Next()
 
-    def _claims(self, namespace: str, pod: Pod) -> Mapping[str, ClassicClaim] | None:
-        """The pod's claims by its names for them; None while one is not known, or is still another pod's."""
+    def _claims(self, namespace: str, pod: Pod) -> Mapping[str, ClassicClaim] | Next:
+        """The pod's claims by its names for them, unless one is not known, or is still another pod's."""
         claims = {}
         for one in pod.claims:
             claim = self._desk.claims.get(Key(namespace, one.claim))
             if claim is None or (one.made and claim.made_for != pod.uid):
-                return None
+                return Next(missing=f"claim {one.claim} of the pod")
             claims[one.entry] = claim
         return claims
 

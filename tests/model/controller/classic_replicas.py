@@ -20,6 +20,7 @@ from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.front_ends import FRONT_ENDS
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.reconciling import Next, Reconciler
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.cache import Cache, Key, Seen
@@ -73,6 +74,7 @@ class ClassicReplica:
         self._pods_waiting: Waiting[Key] = Waiting()
         client, turns, metrics = KubeClient(server, retries=NO_RETRIES), Turns(), NoMetrics(DECLARED)
         self._lister = Lister(client, lambda: ROW, clock)
+        node_states = NodeStates(client, self.knowledge, metrics, inventory=lambda: True)
         self._reconciler = Reconciler(
             client,
             self.knowledge,
@@ -80,12 +82,13 @@ class ClassicReplica:
             lambda: ROW,
             table(),
             self._lister,
+            node_states,
             leading=lambda: self.leading,
             on_refused=lambda refused: None,
             metrics=metrics,
             clock=clock,
         )
-        ledger = Ledger(client, self.knowledge, turns, table(), Policy(), metrics=metrics)
+        ledger = Ledger(node_states, self.knowledge, turns, table(), Policy())
         self._desk = self._furnished(client, ledger, classes)
         self._pod_talk = PodTalk(self._desk, self._pods_waiting, self._let_go)
         self._claim_talk = ClaimTalk(self._desk, self._claims_waiting)
@@ -150,7 +153,7 @@ class ClassicReplica:
             todo = Next(failed=str(error))
         finally:
             self._under_way.remove(task)
-        after = _AGAIN if todo.failed else todo.after
+        after = _AGAIN if todo.failed or todo.missing else todo.after
         if after is not None:
             self.timers[task] = min(self.timers.get(task, float("inf")), self._clock() + after)
 

@@ -9,6 +9,7 @@ from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.front_ends import FRONT_ENDS
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.reconciling import Reconciler
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
@@ -39,7 +40,7 @@ class Replica:
         self._clock = clock
         self._unheard: dict[str, deque[tuple[Any, bytes | None]]] = {"claim": deque(), "node": deque()}
         self.knowledge = Knowledge(clock)
-        client = KubeClient(server, retries=NO_RETRIES)
+        client, metrics = KubeClient(server, retries=NO_RETRIES), NoMetrics(DECLARED)
         self.lister = Lister(client, lambda: FRONT_ENDS[0], clock)
         self._reconciler = Reconciler(
             client,
@@ -48,9 +49,10 @@ class Replica:
             lambda: FRONT_ENDS[0],
             table(),
             self.lister,
+            NodeStates(client, self.knowledge, metrics, inventory=lambda: False),
             leading=lambda: self.leading,
             on_refused=self.refused.append,
-            metrics=NoMetrics(DECLARED),
+            metrics=metrics,
             clock=clock,
         )
         server.watchers.append(lambda kind, key, raw: self._unheard[kind].append((key, raw)))

@@ -11,6 +11,7 @@ from reconciler.controller.classic.ledger import Ledger
 from reconciler.controller.classic.waiting import Waiting
 from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.knowledge import Knowledge
+from reconciler.controller.node_states import NodeStates
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.cache import Cache, Key, Seen
 from reconciler.runtime.kube.client import KubeClient
@@ -107,7 +108,8 @@ def paper_node(name: str, version: str, *claims: str) -> NodeObject:
 def ledger(knowledge: Knowledge, preferred: PreferredAllocation = PreferredAllocation.NONE) -> Ledger:
     client = KubeClient(InMemory(kubesim.Cluster("1.26")))
     policy = Policy(preferred=preferred)
-    return Ledger(client, knowledge, Turns(), table(), policy, metrics=NoMetrics(DECLARED))
+    node_states = NodeStates(client, knowledge, NoMetrics(DECLARED), inventory=lambda: True)
+    return Ledger(node_states, knowledge, Turns(), table(), policy)
 
 
 def wish(uid: str) -> Wish:
