@@ -21,7 +21,10 @@ needs_helm = pytest.mark.skipif(not HELM_IS_HERE, reason="needs the package helm
 SAME_AS: dict[str, tuple[Mapping[str, Any], set[str]]] = {
     ".": ({}, {"CustomResourceDefinition", "Namespace"}),
     "overlays/structured-1.32": ({"rolling": False, "classes": {"enabled": False}}, {"Namespace"}),
-    "overlays/classic-1.26": ({"mode": "classic", "classes": {"enabled": False}}, {"Namespace"}),
+    "overlays/classic-1.26": (
+        {"mode": "classic", "classes": {"enabled": False}, "policies": {"enabled": False}},
+        {"Namespace"},
+    ),
     "overlays/openshift": ({"openshift": {"enabled": True}, "classes": {"enabled": False}}, {"Namespace"}),
     "overlays/nfd": ({"nfd": {"enabled": True}, "classes": {"enabled": False}}, {"Namespace"}),
     "overlays/restricted": ({"node": {"privileged": False}, "classes": {"enabled": False}}, {"Namespace"}),
@@ -30,12 +33,16 @@ SAME_AS: dict[str, tuple[Mapping[str, Any], set[str]]] = {
         {"Namespace"},
     ),
 }
-"""For a kustomization the values that render the same, and the kinds that the chart leaves to others."""
+"""For a kustomization the values that render the same, and the kinds that the chart leaves to others.
+
+Whoever renders without a server has one in mind that knows admission policies.
+"""
 
 OTHERS: dict[str, Mapping[str, Any]] = {
     "classic, v1alpha2, later names": {
         "mode": "classic",
         "classes": {"apiVersion": "v1alpha2", "laterNames": True},
+        "policies": {"enabled": False},
     },
     "v1beta1": {"classes": {"apiVersion": "v1beta1"}},
     "microk8s": {"directories": {"kubelet": "/var/snap/microk8s/common/var/lib/kubelet"}},
@@ -115,6 +122,7 @@ def test_directories_of_other_distributions() -> None:
         ({"node": {"agent": {"flags": {"layout": "dynamic"}}}}, "layout"),
         ({"directories": {"kubelet": "/var/lib/kubelet/"}}, "kubelet"),
         ({"controler": {}}, "controler"),
+        ({"metrics": {"podMonitors": True}}, "metrics.podMonitors: true needs metrics.enabled: true"),
         ({"classes": {"apiVersion": "v1alpha1"}}, "is not for mode structured (allowed: v1, v1beta1, v1alpha3)"),
     ],
 )
