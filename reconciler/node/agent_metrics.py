@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 
 from reconciler.node.applying import Step
 from reconciler.runtime.loop import PassRun
 from reconciler.runtime.metrics import Kind, Metric, Metrics
 from state.outcomes import Phase
 from state.planning import Plan
+from state.slices.model import Device
 from state.status import NodeStatus, condition_of
 from state.summary import READY
 
@@ -25,7 +26,11 @@ CONVERGED = "gpu_reconciler_convergence_seconds"
 BACKING_OFF = "gpu_reconciler_backing_off"
 GPUS = "gpu_reconciler_gpus"
 VFS = "gpu_reconciler_virtual_functions"
+SLICE_WRITES = "gpu_reconciler_slice_writes_total"
+SLICE_BACKLOG = "gpu_reconciler_slice_backlog"
+SLICE_DEVICES = "gpu_reconciler_slice_devices"
 
+_EFFECTS = ("NoExecute", "NoSchedule", "None")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -42,6 +47,14 @@ DECLARED = (
     Metric(name=BACKING_OFF, help="Units of work that failed and wait to be tried again.", kind=Kind.GAUGE),
     Metric(name=GPUS, help="GPUs, by health.", kind=Kind.GAUGE, labels=("health",)),
     Metric(name=VFS, help="Virtual functions enabled, by GPU.", kind=Kind.GAUGE, labels=("device",)),
+    Metric(name=SLICE_WRITES, help="Writes of ResourceSlices, by result.", kind=Kind.COUNTER, labels=("result",)),
+    Metric(name=SLICE_BACKLOG, help="ResourceSlices that are not as they should be.", kind=Kind.GAUGE),
+    Metric(
+        name=SLICE_DEVICES,
+        help="Devices in ResourceSlices, by the gravest effect of their taints (None: free of them).",
+        kind=Kind.GAUGE,
+        labels=("effect",),
+    ),
 )
 
 
@@ -56,6 +69,17 @@ def report_step(metrics: Metrics, step: Step) -> None:
     kind = type(step.action).__name__
     metrics.count(ACTIONS, kind=kind, result="ok" if step.failed is None else "failed")
     metrics.observe(ACTION_SECONDS, step.seconds, kind=kind)
+
+
+def report_devices(metrics: Metrics, devices: Iterable[Device]) -> None:
+    """Show what schedulers have to choose from."""
+    found = Counter(_gravest({taint.effect for taint in device.taints}) for device in devices)
+    for effect in _EFFECTS:
+        metrics.gauge(SLICE_DEVICES, found[effect], effect=effect)
+
+
+def _gravest(effects: Container[str]) -> str:
+    return next(effect for effect in _EFFECTS if effect in effects or effect == "None")
 
 
 class Progress:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from reconciler.node import agent_metrics as measures
 from reconciler.node.slice_server import (
     find_capabilities,
     find_row,
@@ -27,7 +28,7 @@ from state.profiles import ProfileTable
 from state.server_info import ServerInfo
 from state.server_rows import ServerRow
 from state.slices.capabilities import Capabilities
-from state.slices.comparing import Create, compare
+from state.slices.comparing import Create, Write, compare
 from state.slices.desired import desired
 from state.slices.devices import DOMAIN
 from state.slices.failures import Failures, followed, recalled
@@ -94,7 +95,7 @@ class SlicePublisher:
         *,
         wake: Callable[[], None],
         server_found: Callable[[ServerInfo], None],
-        metrics: Metrics | None,
+        metrics: Metrics,
         on_crash: OnCrash | None,
         clock: Callable[[], float],
         rng: random.Random,
@@ -266,7 +267,7 @@ class SlicePublisher:
         writes = compare(live, wanted.slices, watched.writer.stands)
         due = [write for write in writes if registered or not isinstance(write, Create)]
         try:
-            kept = [watched.writer.carry_out(write) for write in due]
+            kept = self._carry_out(watched.writer, due)
         except ApiError as error:
             if isinstance(error, NotFound) and error.resource_absent:
                 self._check_server_at = float("-inf")
@@ -276,15 +277,30 @@ class SlicePublisher:
             self._lossy_minor, self._check_server_at = watched.can.minor, float("-inf")
             return 0.0
         self._backoff.succeeded(_WRITE)
-        if not all(kept):
+        if not kept:
             self._check_server_at = float("-inf")
             return 0.0
         if len(due) == len(writes):
             self._published = tuple(device for each in wanted.slices for device in each.devices)
+            measures.report_devices(self._metrics, self._published)
         self._show(view, wanted.withdrawing)
         wait = self._next(view)
         self._rest = None if due else _Rest(given=given, until=self._clock() + wait)
         return wait
+
+    def _carry_out(self, writer: SliceWriter, due: Sequence[Write]) -> bool:
+        """Whether the server kept all of it. Raises ApiError and Lossy."""
+        kept = True
+        for done, write in enumerate(due):
+            self._metrics.gauge(measures.SLICE_BACKLOG, len(due) - done)
+            try:
+                kept = writer.carry_out(write) and kept
+            except (ApiError, Lossy):
+                self._metrics.count(measures.SLICE_WRITES, result="failed")
+                raise
+            self._metrics.count(measures.SLICE_WRITES, result="ok")
+        self._metrics.gauge(measures.SLICE_BACKLOG, 0)
+        return kept
 
     def _view(self, can: Capabilities, status: NodeStatus, spec: Spec, live: Mapping[str, LiveSlice]) -> View:
         now, slices = self._clock(), tuple(live[name] for name in sorted(live))

@@ -18,6 +18,7 @@ from state.server_info import ServerInfo
 from state.status import NodeStatus
 from tests.kube_in_memory import InMemory
 from tests.slices.machines import tables
+from tests.slices.shown import ShownMetrics
 
 NODE = "node-a"
 DRIVER = "gpu.intel.com"
@@ -75,6 +76,7 @@ class Scene:
         self.transport = Gated(self.cluster, *off)
         self.transport.minor = minor
         self.now = 1000.0
+        self.metrics = ShownMetrics()
         self.registered = True
         self.found: list[ServerInfo] = []
         self.crashes: list[BaseException] = []
@@ -87,7 +89,7 @@ class Scene:
             SliceSettings(node=NODE, table=tables().profiles, registered=lambda _: self.registered),
             wake=self.woken.set,
             server_found=self.found.append,
-            metrics=None,
+            metrics=self.metrics,
             on_crash=self.crashes.append,
             clock=lambda: self.now,
             rng=random.Random(len(self.cluster.requests)),

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from kubesim import Fault, Rule
+from reconciler.node.agent_metrics import SLICE_BACKLOG, SLICE_DEVICES, SLICE_WRITES
 from reconciler.node.slice_publisher import CHECK_SECONDS
 from state.manifest import (
     AllocatedDevice,
@@ -314,6 +315,22 @@ def test_counters_that_only_a_trial_keeps_are_not_trusted() -> None:
             "DELETE node-a-gpu.intel.com-counters-00",
             "POST resourceslices",
         ]
+
+
+def test_metrics_show_what_is_offered_and_what_is_still_to_be_written() -> None:
+    with scene() as here:
+        shown = here.metrics.values
+        here.cluster.add_fault(Rule(fault=Fault.INTERNAL, method="POST", path="resourceslices", count=20))
+        here.offer(status_of("flex170"), layout=Layout.DYNAMIC)
+        while (SLICE_WRITES, "failed") not in shown:
+            here.now += here.publisher.step() or 0.0
+        assert shown[(SLICE_BACKLOG,)] == 2
+        here.cluster.clear_faults()
+        here.settle()
+        assert shown[(SLICE_BACKLOG,)] == 0
+        assert shown[SLICE_WRITES, "ok"] == 2
+        devices = {effect: shown[SLICE_DEVICES, effect] for effect in ("None", "NoSchedule", "NoExecute")}
+        assert devices == {"None": len(DYNAMIC) - 1, "NoSchedule": 1, "NoExecute": 0}
 
 
 @pytest.mark.parametrize("fault", [Fault.CONFLICT, Fault.DROPPED, Fault.LOST, Fault.THROTTLED, Fault.INTERNAL])

@@ -24,6 +24,7 @@ from state.server_info import ServerInfo
 from state.status import AllocationStatus
 from tests.kube_in_memory import InMemory
 from tests.slices.machines import status_of, tables
+from tests.slices.shown import ShownMetrics
 
 GPU = status_of("flex170").devices[0].name
 CLAIMS = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims"
@@ -109,7 +110,7 @@ def _side(cluster: kubesim.Cluster, found: list[ServerInfo]) -> SliceSide:
         SliceSettings(node="node-a", table=tables().profiles, registered=lambda _: True),
         wake=lambda: None,
         server_found=found.append,
-        metrics=None,
+        metrics=ShownMetrics(),
         on_crash=None,
         clock=lambda: 100.0,
         rng=rng,
