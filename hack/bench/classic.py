@@ -18,7 +18,8 @@ from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.node_states import NodeStates
 from reconciler.controller.turns import Turns
 from reconciler.node.tables import load_tables
-from reconciler.runtime.kube.config import Cluster, connect
+from reconciler.runtime.kube.config import Cluster
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.metrics import NoMetrics
 from state.classic.parameters import ClaimParameters, ClassParameters, DeviceType
 from state.classic.spots import Policy

@@ -20,7 +20,8 @@ from pathlib import Path
 from hack.bench import cluster_pods, objects
 from hack.bench.figures import Figure, as_json, as_table
 from reconciler.runtime.kube.client import KubeClient
-from reconciler.runtime.kube.config import Cluster, ConfigError, connect
+from reconciler.runtime.kube.config import Cluster, ConfigError
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.kube.errors import ApiError, NotFound
 
 _NAMESPACES = "/api/v1/namespaces"

@@ -16,7 +16,8 @@ from hack.bench.objects import DRIVER
 from plugin.places import Places
 from reconciler.node.roots import Roots
 from reconciler.runtime.kube.client import KubeClient
-from reconciler.runtime.kube.config import Cluster, connect
+from reconciler.runtime.kube.config import Cluster
+from reconciler.runtime.kube.connecting import connect
 
 NODE = "bench"
 REPOSITORY = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from reconciler.cli.problems import CommandError, UsageError
 from reconciler.cli.terminal import Terminal
 from reconciler.cli.version import version
 from reconciler.node.running import InCluster, RunConfig, run
-from reconciler.runtime.kube.config import Cluster, ConfigError, connect
+from reconciler.runtime.kube.config import Cluster, ConfigError
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.logs import LogFormat, set_up_logging
 from reconciler.runtime.metrics import parse_listen
 from reconciler.runtime.uevents import Source

@@ -13,7 +13,8 @@ from reconciler.cli.problems import CommandError, in_words, one_line
 from reconciler.cli.terminal import Terminal, terminal
 from reconciler.cli.version import version
 from reconciler.runtime.kube.client import KubeClient
-from reconciler.runtime.kube.config import Cluster, ConfigError, connect
+from reconciler.runtime.kube.config import Cluster, ConfigError
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.kube.errors import ApiError
 
 FAILED = 1

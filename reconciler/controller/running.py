@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from reconciler.controller.controller import Controller, ControllerSettings
 from reconciler.controller.controller_metrics import DECLARED
-from reconciler.runtime.kube.config import Cluster, connect
+from reconciler.runtime.kube.config import Cluster
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.metrics import Listen, open_metrics
 from reconciler.runtime.probes import Probes
 from reconciler.runtime.signals import After, HardExit, block_signals, dump_stacks_on, wait_for_signals

@@ -1,11 +1,13 @@
 """Who may import whom: the contracts in pyproject.toml, and what they cannot say."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 
 from tests.contract_files import REPOSITORY
@@ -67,3 +69,13 @@ def test_only_the_kubernetes_edge_imports_the_kubernetes_client() -> None:
 
 def test_only_the_plugin_imports_grpc() -> None:
     assert offenders(PRODUCT, {"grpc"}, but="plugin/") == []
+
+
+def test_no_module_needs_itself() -> None:
+    """Imports within functions count: they hide a circle rather than break it."""
+    graph = grimp.build_graph(*PRODUCT, cache_dir=None)
+    needs = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" needs ".join(error.args[1]), pytrace=False)

@@ -12,7 +12,8 @@ from pathlib import Path
 import trustme
 
 from reconciler.runtime.kube.client import NO_RETRIES, KubeClient
-from reconciler.runtime.kube.config import Cluster, connect
+from reconciler.runtime.kube.config import Cluster
+from reconciler.runtime.kube.connecting import connect
 
 NOWHERE: Mapping[str, str] = {}
 """An environment that names no cluster."""

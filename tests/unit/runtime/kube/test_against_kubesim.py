@@ -14,7 +14,8 @@ from kubesim import Cluster as SimulatedCluster
 from kubesim import Fault, Rule, Served, serving
 from reconciler.runtime.kube.cache import Key
 from reconciler.runtime.kube.client import KubeClient, Retries
-from reconciler.runtime.kube.config import Cluster, connect
+from reconciler.runtime.kube.config import Cluster
+from reconciler.runtime.kube.connecting import connect
 from reconciler.runtime.kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 from reconciler.runtime.kube.event_bodies import EventType, Regarding
 from reconciler.runtime.kube.events import EventRecorder, Restraint
