@@ -5,6 +5,7 @@ In a network namespace of our own, as a running udev would act on them elsewhere
 
 import ctypes
 import errno
+import gc
 import os
 import queue
 import socket
@@ -177,8 +178,10 @@ def test_without_descriptors_the_errno_is_kept() -> None:
     import pyudev
 
     pyudev.Context()  # what is loaded lazily must not be what fails
+    gc.collect()  # what is closed later makes room
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    with open(os.devnull) as lowest_free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free.fileno(), hard))
     try:
         with pytest.raises(UeventsUnavailable) as caught:
             UeventListener(lambda event: None, lambda: None)
