@@ -18,7 +18,7 @@ from reconciler.controller.front_ends import Classic, FrontEnd, NoFrontEnd, disc
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.lister import Lister
 from reconciler.controller.node_states import NODE_STATES, NodeStates
-from reconciler.controller.reconciling import Reconciler
+from reconciler.controller.reconciling import Reconciler, put_back
 from reconciler.controller.turns import Turns
 from reconciler.runtime.backoff import Backoff
 from reconciler.runtime.kube.cache import Key
@@ -333,13 +333,9 @@ class Controller:
             return
         self._metrics.observe(measures.ROUND_SECONDS, self._clock() - started)
         self._metrics.count(measures.ROUNDS, result="failed" if todo.failed else "ok")
-        if todo.failed:
-            wait = self._queue.failed(node, at_least=todo.after or 0.0)
+        wait = put_back(self._queue, node, todo)
+        if todo.failed and wait is not None:
             _log.warning("will try again: %s", todo.failed, extra={"node": node, "again_in": round(wait, 3)})
-            return
-        self._queue.succeeded(node)
-        if todo.after is not None:
-            self._queue.add_after(node, todo.after)
 
     def _serve_lists(self) -> None:
         backoff: Backoff[str] = Backoff(1.0, _LAST_RETRY, self._rng)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from reconciler.controller.standby import Patience
 from reconciler.controller.turns import Turns
 from reconciler.runtime.kube.client import KubeClient
 from reconciler.runtime.kube.errors import ApiError, Conflict, NotFound
+from reconciler.runtime.kube.queue import WorkQueue
 from reconciler.runtime.metrics import Metrics
 from state.dra.node_view import (
     Look,
@@ -30,6 +31,8 @@ from state.dra.node_view import (
 )
 from state.dra.resource_claims import ClaimRef
 from state.profiles import ProfileTable
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 _STEPS: Final = 8
 """Steps of one look. More are only needed where others keep writing to the same object: then it has to wait."""
@@ -45,6 +48,16 @@ class Next:
     after: float | None = None
     failed: str = ""
     missing: str = ""
+
+
+def put_back(queue: WorkQueue[_Key], key: _Key, todo: Next) -> float | None:
+    """Have ``key`` looked at again when ``todo`` says so; returns the wait if that grows."""
+    if todo.failed or todo.missing:
+        return queue.failed(key, at_least=todo.after or 0.0)
+    queue.succeeded(key)
+    if todo.after is not None:
+        queue.add_after(key, todo.after)
+    return None
 
 
 class Reconciler:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from state.classic.claims import ClassicClaim, Consumer, projected
+from state.classic.claims import ClassicClaim, ClassicReader, Consumer
 from state.classic.classes import ResourceClass
 from state.classic.device_requests import Asked, DeviceRequest
 from state.classic.node_selectors import NodeSelector
-from state.dra.resource_claims import Claim, ClaimPage, ClaimRef, page_of
+from state.dra.resource_claims import ClaimRef
 
 
 class _Wire(msgspec.Struct, rename="camel"):
@@ -106,7 +106,7 @@ _read_class = msgspec.json.Decoder(_Class).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassicAlphaReader:
+class ClassicAlphaReader(ClassicReader):
     """Reads claims of v1alpha3. All methods raise ``msgspec.DecodeError``, which names the field."""
 
     def negotiated(self, raw: bytes) -> ClassicClaim:
@@ -133,14 +133,6 @@ class ClassicAlphaReader:
             deallocation_requested=bool(status.deallocation_requested),
             asked=_asked(wire.spec),
         )
-
-    def claim(self, raw: bytes) -> Claim:
-        """One claim as nodes see it."""
-        return projected(self.negotiated(raw))
-
-    def page(self, raw: bytes) -> ClaimPage:
-        """A list of claims, without those that have nothing of ours."""
-        return page_of(raw, self.claim)
 
 
 def read_device_class(raw: bytes) -> ResourceClass:

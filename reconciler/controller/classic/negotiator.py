@@ -23,7 +23,7 @@ from reconciler.controller.classic.waiting import Waiting
 from reconciler.controller.classic.wants import Wants
 from reconciler.controller.front_ends import Classic, FrontEnd
 from reconciler.controller.knowledge import Knowledge
-from reconciler.controller.reconciling import Next
+from reconciler.controller.reconciling import Next, put_back
 from reconciler.runtime.backoff import Backoff
 from reconciler.runtime.kube.cache import Cache, Key
 from reconciler.runtime.kube.client import KubeClient
@@ -204,17 +204,11 @@ class Negotiator:
         result = "failed" if todo.failed else "ok"
         self._setting.metrics.count(measures.NEGOTIATIONS, about=task.kind.value, result=result)
         about = {task.kind.value: f"{task.namespace}/{task.name}"}
-        if todo.failed:
-            wait = self._queue.failed(task, at_least=todo.after or 0.0)
-            _log.warning("will try again: %s", todo.failed, extra=about | {"again_in": round(wait, 3)})
-            return
-        if todo.missing:
-            wait = self._queue.failed(task)
-            _log.debug("waits for %s", todo.missing, extra=about | {"again_in": round(wait, 3)})
-            return
-        self._queue.succeeded(task)
-        if todo.after is not None:
-            self._queue.add_after(task, todo.after)
+        wait = put_back(self._queue, task, todo)
+        if wait is not None:
+            level = logging.WARNING if todo.failed else logging.DEBUG
+            why = todo.failed or f"there is no {todo.missing} yet"
+            _log.log(level, "will try again: %s", why, extra=about | {"again_in": round(wait, 3)})
 
     def _next(self, task: _Task) -> Next:
         if task.kind is _Kind.CLAIM:

@@ -1,5 +1,6 @@
 """Parts of the negotiation that only show in how often, and how early, something is done."""
 
+import random
 import threading
 
 import msgspec
@@ -12,9 +13,12 @@ from reconciler.controller.classic.waiting import Waiting
 from reconciler.controller.controller_metrics import DECLARED
 from reconciler.controller.knowledge import Knowledge
 from reconciler.controller.node_states import NodeStates
+from reconciler.controller.reconciling import Next, put_back
 from reconciler.controller.turns import Turns
+from reconciler.runtime.backoff import Backoff
 from reconciler.runtime.kube.cache import Cache, Key, Seen
 from reconciler.runtime.kube.client import KubeClient
+from reconciler.runtime.kube.queue import WorkQueue
 from reconciler.runtime.metrics import NoMetrics
 from state.classic.claims import ClassicClaim, ClassicReader
 from state.classic.parameters import ClaimParameters, ClassParameters
@@ -145,3 +149,26 @@ class TestLedger:
         for name, claims in (("c", ()), ("b", ("u",)), ("a", ())):
             knowledge.take_node(name, paper_node(name, "1", *claims))
         assert ledger(knowledge, preferred).in_order(("c", "a", "b")) == order
+
+
+@pytest.mark.parametrize("todo", [Next(failed="no"), Next(missing="claim c of the pod")])
+def test_what_fails_or_lacks_something_is_looked_at_ever_more_rarely(todo: Next) -> None:
+    now = [0.0]
+    queue: WorkQueue[str] = WorkQueue(Backoff(1.0, 100.0, random.Random(1)), clock=lambda: now[0])
+    waits = [put_back(queue, "a", todo) or 0.0 for _ in range(6)]
+    assert waits[-1] > 4 * waits[0] > 0
+    assert queue.get(timeout=0) is None
+    now[0] += waits[0]
+    assert queue.get(timeout=0) == "a"
+    queue.done("a")
+    assert put_back(queue, "a", Next()) is None
+    assert (put_back(queue, "a", todo) or 0.0) < waits[-1] / 4
+
+
+def test_what_is_done_is_looked_at_when_it_said() -> None:
+    now = [0.0]
+    queue: WorkQueue[str] = WorkQueue(Backoff(1.0, 100.0, random.Random(1)), clock=lambda: now[0])
+    assert put_back(queue, "a", Next(after=5.0)) is None
+    assert queue.get(timeout=0) is None
+    now[0] = 5.0
+    assert queue.get(timeout=0) == "a"
